@@ -1,7 +1,7 @@
-"""One Python call for each thing that the program does. Imports no torch until a call needs it.
+"""The Python interface: one function for each task of the program. Torch is imported when a call needs it.
 
-Long calls return an iterator of events (`core.events`) that works as it is consumed; the others return a value.
-All raise `BitwrightError` (`core.errors`) with one sentence and a hint.
+Long calls return an iterator of events (`core.events`) and make progress while it is consumed; the others return a
+value. All raise `BitwrightError` (`core.errors`) with a message and a hint.
 """
 
 from core.api.chats import answer as answer

@@ -1,7 +1,4 @@
-"""A conversation with a model, as Python calls: load it, ask it, get events. Imports no torch until a call needs it.
-
-Knows `core.inference.generation.chat`; nothing of processes or of how anything is shown.
-"""
+"""Chat with a model: load it, generate answers, and receive events. Torch is imported when a call needs it."""
 
 from __future__ import annotations
 
@@ -44,19 +41,23 @@ def chat(
     thinking: bool | None = None,
     should_stop: ShouldStop = never,
 ) -> Iterator[Event]:
-    """Load a model, quantized or not, and answer one prompt: `Token` events, then a `Result` with the figures.
+    """Load a model, quantized or not, and answer one prompt: `Token` events, then a `Result` with statistics.
 
     Args:
-        temperature: 0 takes the likeliest token each time; top_p to repetition_penalty narrow the choice.
-        seed: of the draw; None draws one, and the result tells it.
-        stop: texts that end the answer.
-        device: `auto` or one of `bitwright devices`; one that does not work becomes the CPU, with a `Log` that says so.
-        backend: `auto` or one of `bitwright devices`; context: tokens to keep room for, None for all the model reads.
-        thinking: whether the model thinks before it answers, where its chat template has a switch for it; None leaves
-            it at the model's own default.
+        system: System prompt.
+        max_tokens: Maximum number of tokens to generate.
+        temperature: Sampling temperature; 0 always takes the most likely token (greedy).
+        top_p, top_k, min_p, repetition_penalty: Sampling settings; see `Sampling`.
+        seed: Random seed for sampling; None takes a random one, which the result contains.
+        stop: Stop strings that end the answer.
+        device: `auto`, `cpu`, `cuda:N` or `xpu:N`. If it cannot be used, the CPU is used and a `Log` event is emitted.
+        backend: `auto` or the name of a backend for the quantized layers.
+        context: Context size, in tokens; None is the maximum of the model.
+        thinking: Turn reasoning before the answer on or off, for chat templates that have a switch for it; None keeps
+            the default of the model.
 
     Raises:
-        BitwrightError: the model cannot be loaded, or a value is out of range.
+        BitwrightError: The model cannot be loaded, or a value is out of range.
     """
     messages = conversation(prompt, system)
     values = {
@@ -88,10 +89,10 @@ def open_chat(
     emit: Emit | None = None,
     should_stop: ShouldStop = never,
 ) -> ChatModel:
-    """A loaded model for a conversation of many turns (see `answer`). Imports torch, takes seconds.
+    """Load a model for a conversation with several turns (see `answer`). Imports torch and takes seconds.
 
-    Arguments as `chat`; events tell where the model runs if that is not where it was asked for, and that it has no
-    chat template, so that it only continues text.
+    The arguments are those of `chat`. `Log` events are emitted if the model runs on another device than requested, and
+    if it has no chat template, so that it can only continue text.
     """
     name = absolute(model)
     preflight.check_model(name)
@@ -107,16 +108,16 @@ def open_chat(
 
 
 def conversation(prompt: str, system: str = "") -> list[dict[str, str]]:
-    """The messages of a conversation that begins with `prompt`."""
+    """Return the messages of a conversation that starts with `prompt`."""
     first = [{"role": "system", "content": system}] if system else []
     return [*first, {"role": "user", "content": prompt}]
 
 
 def sampling_of(values: Mapping[str, Any]) -> Sampling:
-    """The `Sampling` that JSON values ask for.
+    """Return the `Sampling` with the given values.
 
     Raises:
-        BadInput: a name that there is not, or a value that is not possible.
+        BadInput: A name is unknown, or a value is out of range.
     """
     given = dict(values)
     stop = given.pop("stop", None) or ()
@@ -129,10 +130,10 @@ def sampling_of(values: Mapping[str, Any]) -> Sampling:
 
 
 def thinking_variables(talk: ChatModel, thinking: bool | None) -> dict[str, Any]:
-    """Return what switches thinking on or off in a model's chat template.
+    """Return the template variable that turns reasoning on or off; empty if the default applies.
 
     Raises:
-        BadInput: the template has no such switch.
+        BadInput: The chat template has no switch for it.
     """
     if thinking is None or (not thinking and not talk.thinks):
         return {}
@@ -152,11 +153,12 @@ def answer(
     continue_last: bool = False,
     variables: Mapping[str, Any] | None = None,
 ) -> str:
-    """Generate one answer of a conversation: emit its `Token` events and a `Result`; return the text without thoughts.
+    """Generate one answer, emit its `Token` events and a `Result`, and return the text without the reasoning.
 
     Args:
-        continue_last: the last message is the model's own and is continued.
-        variables: for the model's chat template.
+        messages: The messages of the conversation, with the keys `role` and `content`.
+        continue_last: Continue the last message, which is one of the model.
+        variables: Variables for the chat template.
     """
     found = generate(talk, messages, sampling, emit, should_stop, continue_last=continue_last, variables=variables)
     emit(Result({"text": found.text, "thinking": found.thinking, **found.statistics.to_json()}))
@@ -182,4 +184,4 @@ def generate(
 
 
 def _ignore(_event: Event) -> None:
-    """For callers who do not want to know."""
+    """Do nothing: the default receiver of events."""

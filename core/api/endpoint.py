@@ -1,4 +1,4 @@
-"""Serving of a model to other programs. Imports torch and the server when a call needs them."""
+"""The OpenAI-compatible server. Torch and the server libraries are imported when a call needs them."""
 
 from __future__ import annotations
 
@@ -31,18 +31,18 @@ def serve(
     context: int | None = None,
     should_stop: ShouldStop = never,
 ) -> Iterator[Event]:
-    """Answer requests of OpenAI's interface until the iterator is closed; `Listening` has the address.
+    """Serve a model through an OpenAI-compatible API until the iterator is closed. `Listening` has the address.
 
     The events are those of `serve_until_stopped`, then a `Result` with the totals.
 
     Args:
-        host: `127.0.0.1`, `::1` or `localhost` for both; no other interface unless it is given here.
-        port: 0 takes a free one, None the default.
-        token: required of every request; "" makes a new one.
-        device, backend, context: as in `chat`.
+        host: Host name or address to listen on; `localhost` listens on `127.0.0.1` and `::1`.
+        port: Port number; 0 selects a free port, None the default.
+        token: API key that every request has to contain; "" creates a random one.
+        device, backend, context: As for `chat`.
 
     Raises:
-        BitwrightError: the model cannot be loaded, or the address cannot be listened on.
+        BitwrightError: The model cannot be loaded, or the server cannot listen on the address.
     """
     name = absolute(model)
 

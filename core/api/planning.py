@@ -1,7 +1,7 @@
-"""From a model and a budget to a bits map: measure each layer's sensitivity, then choose the bits that lose least.
+"""Planning of a bits map for a budget: measure the sensitivity of each layer, then allocate bits.
 
-Only puts together what `core.sensitivity` and `core.allocation` do, and checks the request before the slow part.
-Imports no torch and no numpy until it runs.
+Combines `core.sensitivity` and `core.allocation`, and checks the request before the measurement. Torch and numpy are
+imported when a call needs them.
 """
 
 from __future__ import annotations
@@ -42,15 +42,16 @@ PathLike = str | os.PathLike[str]
 
 @dataclass(frozen=True)
 class MapPlan:
-    """A bits map that was chosen, and what is known of it.
+    """The result of planning a bits map.
 
     Attributes:
-        model: what was asked about; tree: its layers.
-        request: what was asked for.
-        table: the loss increase that was measured.
-        allocation: the map, with its size and its predicted loss increase.
-        plans: what each layer gets by it.
-        engine_issues: unsupported and slow layers of the requested engine; empty without one.
+        model: The model argument.
+        tree: The layers of the model.
+        request: The budget and the constraints.
+        table: The measured sensitivity table.
+        allocation: The bits map with its size and predicted loss increase.
+        plans: The scheme of each layer.
+        engine_issues: Unsupported and slow layers of the requested engine; empty without one.
     """
 
     model: str
@@ -62,7 +63,7 @@ class MapPlan:
     engine_issues: Sequence[EngineIssue] = field(default=())
 
     def shares(self) -> list[Share]:
-        """What each scheme has of the model, the fewest bits first."""
+        """Return the share of each scheme in the model, the fewest bits first."""
         tree, format_name = self.tree, self.request.format_name
         layers: Counter[LayerScheme] = Counter()
         size: Counter[LayerScheme] = Counter()
@@ -140,23 +141,26 @@ def plan(
     emit: Emit | None = None,
     should_stop: ShouldStop = never,
 ) -> MapPlan:
-    """The bits map that is predicted to lose least within a budget. Measures sensitivity first, unless it is known.
+    """Return the bits map with the lowest predicted loss increase within a budget.
+
+    The sensitivity is measured first, unless the same measurement is cached.
 
     Args:
-        bpw, size, ram: the budget, exactly one: bits per weight with scales; bytes of the output, or of memory to run
-            it, as numbers or as text such as `110MB`.
-        choices: bits to choose from; with 16 among them layers may be left alone.
-        pins: `PATTERN=BITS`, or rules: fixed, the last that matches wins; heads by exact name only.
-        min_bits: `PATTERN=BITS`: no layer of the pattern gets fewer.
-        engine: of `core.formats.engines`: choose only what it runs.
-        fused: which layers share a scheme.
-        measure: of `core.sensitivity.spec`.
-        calibration, samples, seqlen, seed, device: of the measurement.
-        output: where to save the map; nothing may be there.
+        bpw, size, ram: The budget; exactly one is required. Average bits per weight with scales and zero points; bytes
+            of the output; or bytes of memory to run the output. Bytes are numbers or text such as `110MB`.
+        choices: Bits to choose from; 16 means that a layer may stay unquantized.
+        pins: `PATTERN=BITS` or rules whose keys are fixed. The last match wins; the output layer matches by exact name
+            only.
+        min_bits: `PATTERN=BITS` or rules with the minimum bits of the layers that match.
+        engine: Name of a target engine of `core.formats.engines`. Only schemes that it supports are chosen.
+        fused: The kinds of layers that share a scheme.
+        measure: Name of a sensitivity measure of `core.sensitivity.spec`.
+        calibration, samples, seqlen, seed, device: Settings of the measurement.
+        output: JSON file to write the bits map to; it must not exist.
 
     Raises:
-        BitwrightError: bad input or a budget that cannot be met, before anything is measured; or the measurement
-            failed. `Cancelled` after a stop.
+        BitwrightError: The input is bad or the budget too small, which is checked before the measurement; or the
+            measurement failed. `Cancelled` after a stop.
     """
     request = AllocationRequest(
         _budget(bpw, size, ram), tuple(choices), _rules(pins), _rules(min_bits), fused, engine, format, group_size, sym
@@ -172,7 +176,7 @@ def plan(
 
 
 def _choose(spec: AnalysisSpec, request: AllocationRequest, emit: Emit, should_stop: ShouldStop) -> MapPlan:
-    """Check, measure, choose."""
+    """Check the request, measure the sensitivity and allocate the bits."""
     engine, form = request.engine, request.format_name
     if engine:
         engines.title(engine)
@@ -184,7 +188,7 @@ def _choose(spec: AnalysisSpec, request: AllocationRequest, emit: Emit, should_s
 
     from core.allocation.problem import allocate
 
-    # What is impossible is so whatever the loss increase, and the measurement may take minutes.
+    # an impossible request is refused before the measurement, which may take minutes
     none = tuple((0.0,) * len(spec.schemes) for _ in tree.block_linears)
     allocate(tree, SensitivityTable(spec.measure, tree.block_linears, spec.schemes, none), request)
 
@@ -200,14 +204,14 @@ def _choose(spec: AnalysisSpec, request: AllocationRequest, emit: Emit, should_s
 
 
 def parse_rule(text: str) -> Rule:
-    """`PATTERN=BITS` as a rule.
+    """Parse `PATTERN=BITS` to a rule.
 
     Raises:
-        BadInput: it is none.
+        BadInput: The text has another form.
     """
     pattern, equals, bits = text.rpartition("=")
     if not equals or not pattern or not (bits.isascii() and bits.isdigit()):
-        raise BadInput(f"{text!r} is not PATTERN=BITS.", "Write it like '*.down_proj=8'.")
+        raise BadInput(f"{text!r} is not PATTERN=BITS.", "Write it for example as '*.down_proj=8'.")
     return Rule(pattern, bits=int(bits))
 
 
@@ -218,7 +222,7 @@ def _rules(given: Iterable[str | Rule]) -> tuple[Rule, ...]:
 def _budget(bpw: float | None, size: int | str | None, ram: int | str | None) -> Budget:
     given = [value for value in (bpw, size, ram) if value is not None]
     if len(given) != 1:
-        raise BadInput("A plan needs one budget.", "Give one of --bpw 3.5, --size 110MB and --ram 4GB.")
+        raise BadInput("Exactly one budget is required.", "Give one of --bpw 3.5, --size 110MB and --ram 4GB.")
     if bpw is not None:
         return Budget("bpw", bpw)
     value = size if size is not None else ram
@@ -228,7 +232,7 @@ def _budget(bpw: float | None, size: int | str | None, ram: int | str | None) ->
 
 
 def _candidates(request: AllocationRequest) -> tuple[LayerScheme, ...]:
-    """All schemes whose loss increase can matter: the choices, and what pins and choices make together."""
+    """Return all schemes that the allocation may use: the choices, and the combinations of pins and choices."""
     found = dict.fromkeys(scheme for scheme in request.schemes() if scheme.quantized)
     for pin in request.pins:
         found |= dict.fromkeys(
@@ -242,16 +246,16 @@ def _candidates(request: AllocationRequest) -> tuple[LayerScheme, ...]:
 def _tree(name: str, emit: Emit, should_stop: ShouldStop) -> ModelTree:
     _source, tree = read_headers(name, emit, should_stop)
     if tree.refusal:
-        raise UnsupportedModel(tree.refusal, "`bitwright inspect` shows what is in it.")
+        raise UnsupportedModel(tree.refusal, "`bitwright inspect` shows the layers of the model.")
     return tree
 
 
 def _writable(path: Path) -> Path:
-    """`path`, if a file can be put there; a map that somebody may have written by hand is not replaced."""
+    """Return `path` if a new file can be written there. An existing file is not overwritten."""
     if os.path.lexists(path) and not path.is_dir():
-        raise OutputProblem(f"{path} is there already, and is not replaced.", "Choose another name for the map.")
+        raise OutputProblem(f"{path} already exists and is not overwritten.", "Choose another name for the map.")
     if path.is_dir() or not path.parent.is_dir() or not os.access(path.parent, os.W_OK):
-        reason = "it is a folder" if path.is_dir() else "its folder is not there or may not be written"
+        reason = "it is a folder" if path.is_dir() else "its folder does not exist or is not writable"
         raise OutputProblem(f"{path} cannot be written: {reason}.", "Choose another name for the map.")
     return path
 

@@ -41,10 +41,10 @@ def bench(
     The figures are saved in the report of the run that made the model, if it has one.
 
     Args:
-        lengths: tokens of the prompts; None takes the defaults.
+        lengths: Prompt lengths, in tokens; None uses the defaults.
 
     Raises:
-        BitwrightError: the model cannot be loaded, or no length fits its context.
+        BitwrightError: The model cannot be loaded, or no length fits its context.
     """
     name = absolute(model)
 
@@ -154,7 +154,7 @@ def _save(path: Path, found: SpeedReport, emit: Emit) -> str:
 def _checked(lengths: Sequence[int]) -> tuple[int, ...]:
     if not 0 < len(lengths) <= _MOST_LENGTHS or not all(type(length) is int and length > 0 for length in lengths):
         raise BadInput(
-            f"{str(list(lengths))[:60]} are no lengths of prompts.",
-            f"Give up to {_MOST_LENGTHS} whole numbers, such as 32,512.",
+            f"{str(list(lengths))[:60]} is not a list of prompt lengths.",
+            f"Give up to {_MOST_LENGTHS} whole numbers, for example 32,512.",
         )
     return tuple(lengths)

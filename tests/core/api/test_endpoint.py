@@ -1,4 +1,4 @@
-"""A real model, tiny and random, served as users have it, asked by the `openai` client and over its own call."""
+"""A tiny model served through the endpoint, and requests by the `openai` client and over plain HTTP."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A plan: bad requests end before anything is measured, budgets hold, and what is saved is what runs."""
+"""Planning: bad requests are refused before the measurement, budgets hold, and the saved map is the one that runs."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def loss_increase_of(tree: ModelTree, spec: AnalysisSpec) -> SensitivityTable:
 
 @pytest.fixture
 def measured(tree: ModelTree, monkeypatch: pytest.MonkeyPatch) -> list[AnalysisSpec]:
-    """What was asked to be measured; the answers are made up."""
+    """Record the requested measurements and return made-up tables."""
     asked: list[AnalysisSpec] = []
 
     def analyse(spec: AnalysisSpec, emit: Emit, should_stop: ShouldStop) -> SensitivityTable:
@@ -71,7 +71,7 @@ def measured(tree: ModelTree, monkeypatch: pytest.MonkeyPatch) -> list[AnalysisS
         ({"bpw": 4, "format": "ggml"}, BadInput, "ggml"),
         ({"bpw": 4, "measure": "feeling"}, BadInput, "feeling"),
         ({"bpw": 4, "calibration": "./none.txt"}, BadCalibration, "none.txt"),
-        ({"bpw": 4, "output": "no/folder/map.json"}, OutputProblem, "not there"),
+        ({"bpw": 4, "output": "no/folder/map.json"}, OutputProblem, "does not exist"),
         ({"bpw": 4, "output": "."}, OutputProblem, "a folder"),
         ({"bpw": 1.5}, BadInput, "At least"),
         ({"size": "10kB"}, BadInput, "At least"),
@@ -97,7 +97,7 @@ def test_a_model_that_is_not_there(place: Path) -> None:
 
 def test_a_file_that_is_there_is_not_replaced(tiny: Path, place: Path, measured: list[AnalysisSpec]) -> None:
     (place / "map.json").write_text("by hand", encoding="utf-8")
-    with pytest.raises(OutputProblem, match="is there already"):
+    with pytest.raises(OutputProblem, match="already exists"):
         api.plan(tiny, bpw=4, group_size=32, output="map.json")
     assert (place / "map.json").read_text(encoding="utf-8") == "by hand"
     assert measured == []
