@@ -37,8 +37,9 @@ class BwMatrix(Structure):
     """`bw_matrix` of bitwright.h."""
 
     _fields_ = (
-        ("weights", c_int32), ("bits", c_int32), ("scales", c_int32), ("zero", c_int32), ("outputs", c_int32),
-        ("inputs", c_int32), ("group", c_int32), ("block", c_int32), ("planes", c_int32), ("super", c_int32),
+        ("weights", c_int32), ("bits", c_int32), ("scales", c_int32), ("zero", c_int32), ("out_features", c_int32),
+        ("in_features", c_int32), ("group_size", c_int32), ("block", c_int32), ("planes", c_int32),
+        ("super_block_size", c_int32),
         ("data", Memory), ("scale", Memory), ("offset", Memory), ("order", Memory), ("bias", Memory), ("steps", Memory),
     )  # fmt: skip
 
@@ -47,7 +48,7 @@ class BwActivations(Structure):
     """`bw_activations` of bitwright.h."""
 
     _fields_ = (
-        ("x", Memory), ("rows", c_int32), ("inputs", c_int32), ("block", c_int32), ("planes", c_int32),
+        ("x", Memory), ("rows", c_int32), ("in_features", c_int32), ("block", c_int32), ("planes", c_int32),
         ("stride", c_int64), ("values", Memory), ("scale", Memory), ("sum", Memory), ("total", Memory),
     )  # fmt: skip
 

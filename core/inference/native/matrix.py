@@ -34,13 +34,13 @@ class Matrix:
 
     Attributes:
         struct: for the kernels; valid as long as this object exists.
-        outputs, inputs: shape of the matrix.
+        out_features, in_features: shape of the matrix.
         tensors: the memory that `struct` points to.
     """
 
     struct: BwMatrix
-    outputs: int
-    inputs: int
+    out_features: int
+    in_features: int
     tensors: tuple[Tensor, ...] = field(repr=False)
 
     @property
@@ -49,9 +49,9 @@ class Matrix:
         return sum(tensor.nbytes for tensor in self.tensors)
 
     def dequantize(self) -> Tensor:
-        """Return the weight that the kernels multiply by, float32 [outputs, inputs], inputs in their original order."""
-        weight = torch.empty(self.outputs, self.inputs, dtype=torch.float32)
-        for number in range(self.outputs):
+        """Return the weight that the kernels multiply by, float32 [out_features, in_features] in original order."""
+        weight = torch.empty(self.out_features, self.in_features, dtype=torch.float32)
+        for number in range(self.out_features):
             row = weight[number]
             library.checked(library.load().bw_matrix_row(byref(self.struct), number, row.data_ptr(), row.nbytes))
         return weight
@@ -72,7 +72,7 @@ def pack(layer: StoredLayer, bias: Tensor | None = None, planes: int = 1) -> Mat
 
     Args:
         layer: `QuantizedLinear` or `BlockLinear`; copied.
-        bias: any float dtype, [outputs], or None.
+        bias: any float dtype, [out_features], or None.
         planes: int8 planes of the activations: 1 for 8 bits, 2 for about 15 bits, which agrees with float32 to four
             digits.
 
@@ -83,32 +83,34 @@ def pack(layer: StoredLayer, bias: Tensor | None = None, planes: int = 1) -> Mat
     return pack_pieces([layer], layer.ints.shape[0], bias, planes)
 
 
-def pack_pieces(pieces: Iterable[StoredLayer], outputs: int, bias: Tensor | None = None, planes: int = 1) -> Matrix:
+def pack_pieces(
+    pieces: Iterable[StoredLayer], out_features: int, bias: Tensor | None = None, planes: int = 1
+) -> Matrix:
     """Pack a quantized layer from pieces of its rows, of which only one is in memory at a time.
 
     Args:
         pieces: of one scheme; each but the last has a multiple of 16 rows. Several pieces cannot have act-order.
-        outputs: total number of rows.
+        out_features: total number of rows.
         bias: as for `pack`.
         planes: as for `pack`.
     """
     packing: _Packing | None = None
     for piece in pieces:
-        inputs = piece.ints.shape[1]
+        in_features = piece.ints.shape[1]
         if packing is None:
-            why = refusal(LayerFacts(piece.name, outputs, inputs, piece.scheme))
+            why = refusal(LayerFacts(piece.name, out_features, in_features, piece.scheme))
             if why:
                 raise BadInput(
                     f"{piece.name} cannot be packed for the native kernels: {why}.", "Use another backend for it."
                 )
-            group, bits = piece.scheme.group_of(inputs), piece.scheme.bits
+            group, bits = piece.scheme.group_of(in_features), piece.scheme.bits
             struct = BwMatrix(
                 weights=library.GRID,
                 # Three bits are packed 32 inputs at a time.
                 bits=4 if group == 16 and bits == 3 else bits,
-                outputs=outputs,
-                inputs=inputs,
-                group=group,
+                out_features=out_features,
+                in_features=in_features,
+                group_size=group,
                 block=min(group, BLOCK),
                 planes=planes,
             )
@@ -119,7 +121,9 @@ def pack_pieces(pieces: Iterable[StoredLayer], outputs: int, bias: Tensor | None
 
 
 def dense(weight: Tensor, bias: Tensor | None = None) -> Matrix:
-    """Pack a weight without quantization, float32, bfloat16 or float16 [outputs, inputs]; activations stay float32.
+    """Pack a weight without quantization, float32, bfloat16 or float16 [out_features, in_features].
+
+    Activations stay float32.
 
     Raises:
         BadInput: another dtype, or inputs that are not a multiple of 32.
@@ -128,17 +132,19 @@ def dense(weight: Tensor, bias: Tensor | None = None) -> Matrix:
     return dense_pieces([weight], weight.shape[0], bias)
 
 
-def dense_pieces(pieces: Iterable[Tensor], outputs: int, bias: Tensor | None = None) -> Matrix:
+def dense_pieces(pieces: Iterable[Tensor], out_features: int, bias: Tensor | None = None) -> Matrix:
     """Pack an unquantized weight from pieces of its rows; each but the last has a multiple of 16 rows."""
     packing: _Packing | None = None
     for piece in pieces:
-        inputs = piece.shape[1]
+        in_features = piece.shape[1]
         if packing is None:
-            if piece.dtype not in _DENSE or inputs % BLOCK:
+            if piece.dtype not in _DENSE or in_features % BLOCK:
                 raise BadInput(
-                    f"The kernels have no layout for {piece.dtype} with {inputs} inputs.", "Use another backend."
+                    f"The kernels have no layout for {piece.dtype} with {in_features} inputs.", "Use another backend."
                 )
-            struct = BwMatrix(weights=_DENSE[piece.dtype], outputs=outputs, inputs=inputs, group=inputs)
+            struct = BwMatrix(
+                weights=_DENSE[piece.dtype], out_features=out_features, in_features=in_features, group_size=in_features
+            )
             packing = _Packing(struct, None, bias)
         packing.add(piece, {})
     return _whole(packing)
@@ -149,26 +155,26 @@ def linear(matrix: Matrix, x: Tensor, threads: int = 0) -> Tensor:
 
     Args:
         matrix: the weight.
-        x: float32 [rows, inputs], on the CPU.
+        x: float32 [rows, in_features], on the CPU.
         threads: number of threads, 0 for that of torch.
 
     Returns:
-        float32 [rows, outputs].
+        float32 [rows, out_features].
 
     Raises:
         ValueError: x has another number of inputs, dtype or device.
     """
-    if x.dim() != 2 or x.shape[1] != matrix.inputs or x.dtype != torch.float32 or x.device.type != "cpu":
-        raise ValueError(f"float32 rows of {matrix.inputs} inputs are needed, not {x.dtype} {tuple(x.shape)}")
+    if x.dim() != 2 or x.shape[1] != matrix.in_features or x.dtype != torch.float32 or x.device.type != "cpu":
+        raise ValueError(f"float32 rows of {matrix.in_features} inputs are needed, not {x.dtype} {tuple(x.shape)}")
     x = x.contiguous()
     rows = x.shape[0]
-    y = torch.empty(rows, matrix.outputs, dtype=torch.float32)
+    y = torch.empty(rows, matrix.out_features, dtype=torch.float32)
     if not rows:
         return y
     struct = matrix.struct
     for first in range(0, rows, _MOST_ROWS):
         part, into = x[first : first + _MOST_ROWS], y[first : first + _MOST_ROWS]
-        to = BwActivations(library.memory(part), len(part), matrix.inputs, struct.block, struct.planes)
+        to = BwActivations(library.memory(part), len(part), matrix.in_features, struct.block, struct.planes)
         space = aligned(library.activation_bytes(to))
         library.place(to, space)
         count = min(threads or torch.get_num_threads(), library.MAX_THREADS)
@@ -195,16 +201,18 @@ class _Packing:
         if order is not None:
             struct.order = self._kept(order.to(torch.int32).contiguous())
         if bias is not None:
-            if tuple(bias.shape) != (struct.outputs,):
-                raise BadInput(f"A bias has the shape {list(bias.shape)}, and its layer {struct.outputs} outputs.", "")
+            if tuple(bias.shape) != (struct.out_features,):
+                raise BadInput(
+                    f"A bias has the shape {list(bias.shape)}, and its layer {struct.out_features} outputs.", ""
+                )
             struct.bias = self._kept(bias.detach().to("cpu", torch.float32).contiguous())
 
     def add(self, weights: Tensor, grid: dict[str, Tensor]) -> None:
-        """Pack the next rows: integers uint8 or floats [rows, inputs], and their scales and zero points or minimums."""
+        """Pack the next [rows, in_features], uint8 integers or floats, and their scales, zero points and minimums."""
         struct, first = self._struct, self._rows
         for name, part in grid.items():
             if name not in self._grid:
-                tiles = -(-struct.outputs // TILE)
+                tiles = -(-struct.out_features // TILE)
                 space = aligned(tiles * part.shape[1] * TILE * part.element_size()).zero_().view(part.dtype)
                 setattr(struct, name, self._kept(space))
                 self._grid[name] = space.view(tiles, part.shape[1], TILE)
@@ -216,9 +224,9 @@ class _Packing:
 
     def matrix(self) -> Matrix:
         """Return the matrix after all rows are packed."""
-        if self._rows != self._struct.outputs:
-            raise ValueError(f"{self._rows} rows of {self._struct.outputs} were packed")
-        return Matrix(self._struct, self._struct.outputs, self._struct.inputs, tuple(self._tensors))
+        if self._rows != self._struct.out_features:
+            raise ValueError(f"{self._rows} rows of {self._struct.out_features} were packed")
+        return Matrix(self._struct, self._struct.out_features, self._struct.in_features, tuple(self._tensors))
 
     def _kept(self, tensor: Tensor) -> Memory:
         self._tensors.append(tensor)
@@ -232,12 +240,12 @@ def _whole(packing: _Packing | None) -> Matrix:
 
 
 def _tile(values: Tensor, into: Tensor) -> None:
-    """Copy [outputs, groups] to [tiles, groups, 16], leaving the padding after the last output unchanged."""
-    outputs, groups = values.shape
-    whole = outputs // TILE
+    """Copy [out_features, groups] to [tiles, groups, 16], leaving the padding after the last output unchanged."""
+    out_features, groups = values.shape
+    whole = out_features // TILE
     into[:whole].copy_(values[: whole * TILE].reshape(whole, TILE, groups).transpose(1, 2))
-    if whole * TILE < outputs:
-        into[whole, :, : outputs - whole * TILE].copy_(values[whole * TILE :].t())
+    if whole * TILE < out_features:
+        into[whole, :, : out_features - whole * TILE].copy_(values[whole * TILE :].t())
 
 
 def _order(layer: StoredLayer) -> Tensor | None:
@@ -264,7 +272,7 @@ def _block_grid(struct: BwMatrix, layer: BlockLinear) -> dict[str, Tensor]:
     struct.zero = layer.scheme.levels // 2
     d = layer.d.cpu()
     if layer.scales is not None:
-        struct.scales, struct.super = library.NESTED, layer.type.block
+        struct.scales, struct.super_block_size = library.NESTED, layer.type.block
         # The kernels read scales and minimums of a super-block together; missing minimums are zeros.
         m = torch.zeros_like(d) if layer.m is None else layer.m.cpu()
         steps = torch.stack([d, m], 2).flatten(1)

@@ -33,11 +33,11 @@ ShouldStop = ctypes.CFUNCTYPE(c_int32)
 class Op(Structure):
     """`bw_op`."""
 
-    _fields_ = [("kind", c_int32), ("tail", c_int32), ("args", Memory)]
+    _fields_ = [("kind", c_int32), ("logit_rows_only", c_int32), ("args", Memory)]
 
 
-class Targets(Structure):
-    """`bw_targets`."""
+class QuantizedInputs(Structure):
+    """`bw_quantized_inputs`."""
 
     _fields_ = [
         ("count", c_int32),
@@ -74,7 +74,7 @@ class RmsNorm(Structure):
         ("post_norm", Memory),
         ("norm", Memory),
         ("out", Memory),
-        ("targets", Targets),
+        ("quantized_inputs", QuantizedInputs),
     ]
 
 
@@ -101,7 +101,7 @@ class GatedActivation(Structure):
         ("up", Memory),
         ("stride", c_int64),
         ("out", Memory),
-        ("targets", Targets),
+        ("quantized_inputs", QuantizedInputs),
     ]
 
 
@@ -133,7 +133,7 @@ class Attention(Structure):
         ("value_cache", Memory),
         ("partial", Memory),
         ("out", Memory),
-        ("targets", Targets),
+        ("quantized_inputs", QuantizedInputs),
     ]
 
 
@@ -151,9 +151,9 @@ class ProgramStruct(Structure):
         ("activations", Memory),
         ("count", c_int32),
         ("activation_count", c_int32),
-        ("tail_activations", c_int32),
+        ("logit_activations", c_int32),
         ("threads", c_int32),
-        ("spent", Memory),
+        ("op_nanoseconds", Memory),
         ("scratch", Memory),
         ("scratch_size", c_int64),
     ]
@@ -174,8 +174,8 @@ class Step(Structure):
 
 
 STRUCTS = (
-    BwMatrix, BwActivations, Op, Targets, Embedding, RmsNorm, Matmul, GatedActivation, Attention, Logits, ProgramStruct,
-    Step,
+    BwMatrix, BwActivations, Op, QuantizedInputs, Embedding, RmsNorm, Matmul, GatedActivation, Attention, Logits,
+    ProgramStruct, Step,
 )  # fmt: skip
 """All structs, in the order of `bw_struct_size`."""
 
@@ -191,7 +191,7 @@ class MatmulInput:
 
     buffer: Tensor
     forms: tuple[tuple[Matrix, BwActivations], ...]
-    targets: Targets
+    quantized_inputs: QuantizedInputs
 
     def form(self, matrix: Matrix) -> BwActivations:
         """Return the activations for a matrix."""
@@ -213,7 +213,7 @@ class OpGraph:
     kept: list[Any] = field(default_factory=list)
     _buffers: dict[str, Tensor] = field(default_factory=dict)
     _forms: dict[tuple[Any, ...], BwActivations] = field(default_factory=dict)
-    _tail_forms: dict[tuple[Any, ...], BwActivations] = field(default_factory=dict)
+    _logit_forms: dict[tuple[Any, ...], BwActivations] = field(default_factory=dict)
 
     def buffer(self, name: str, columns: int) -> Tensor:
         """Return the float32 buffer [rows, columns] of a name; blocks share buffers by name."""
@@ -227,15 +227,15 @@ class OpGraph:
         spaces = [part for part in self.kept if isinstance(part, Tensor)]
         return sum(part.nbytes for part in (*self._buffers.values(), *spaces))
 
-    def matmul_input(self, buffer: Tensor, readers: Sequence[Matrix], *, tail: bool = False) -> MatmulInput:
+    def matmul_input(self, buffer: Tensor, readers: Sequence[Matrix], *, logit_rows_only: bool = False) -> MatmulInput:
         """Return the input of these matrices from a buffer.
 
         Matrices with equal requirements share quantized activations, and all blocks share their memory.
         """
         forms: list[tuple[Matrix, BwActivations]] = []
-        targets = Targets()
+        quantized = QuantizedInputs()
         seen: dict[tuple[int, int, bytes], BwActivations] = {}
-        table = self._tail_forms if tail else self._forms
+        table = self._logit_forms if logit_rows_only else self._forms
         for matrix in readers:
             struct = matrix.struct
             need = (struct.block, struct.planes if struct.block else 0, _order_of(struct))
@@ -245,14 +245,14 @@ class OpGraph:
                     table[key] = self._activations(buffer, struct)
                 seen[need] = table[key]
                 if struct.block:
-                    targets.to[targets.count] = ctypes.pointer(table[key])
-                    targets.order[targets.count] = struct.order
-                    targets.count += 1
+                    quantized.to[quantized.count] = ctypes.pointer(table[key])
+                    quantized.order[quantized.count] = struct.order
+                    quantized.count += 1
             forms.append((matrix, seen[need]))
-        return MatmulInput(buffer, tuple(forms), targets)
+        return MatmulInput(buffer, tuple(forms), quantized)
 
     def _activations(self, buffer: Tensor, struct: BwMatrix) -> BwActivations:
-        form = BwActivations(x=memory(buffer), rows=self.rows, inputs=struct.inputs, block=struct.block)
+        form = BwActivations(x=memory(buffer), rows=self.rows, in_features=struct.in_features, block=struct.block)
         form.planes = struct.planes if struct.block else 0
         if struct.block:
             space = aligned(kernels.activation_bytes(form))
@@ -260,10 +260,10 @@ class OpGraph:
             kernels.place(form, space)
         return form
 
-    def add(self, kind: int, args: Structure, *keep: Any, tail: bool = False) -> None:
+    def add(self, kind: int, args: Structure, *keep: Any, logit_rows_only: bool = False) -> None:
         """Append an operation and keep the objects that it points to."""
         self.kept.extend((args, *keep))
-        self.ops.append(Op(kind, int(tail), Memory(ctypes.addressof(args), ctypes.sizeof(args))))
+        self.ops.append(Op(kind, int(logit_rows_only), Memory(ctypes.addressof(args), ctypes.sizeof(args))))
 
     def matmul(
         self,
@@ -271,7 +271,7 @@ class OpGraph:
         source: MatmulInput,
         *,
         add: bool = False,
-        tail: bool = False,
+        logit_rows_only: bool = False,
     ) -> None:
         """Append matmuls of one input.
 
@@ -279,20 +279,20 @@ class OpGraph:
             parts: (matrix, output buffer, first column in it) for each; without a buffer the output is the logits.
             source: the input.
             add: add to the output instead of overwriting it.
-            tail: compute only the rows whose logits are wanted.
+            logit_rows_only: compute only the rows whose logits are wanted.
         """
         args = Matmul(count=len(parts), add=int(add))
         for number, (matrix, out, column) in enumerate(parts):
             args.matrix[number] = ctypes.pointer(matrix.struct)
             args.input[number] = ctypes.pointer(source.form(matrix))
             args.out[number] = Memory() if out is None else memory(out, column)
-            args.stride[number] = matrix.struct.outputs if out is None else out.shape[1]
-        self.add(MATMUL, args, source, *(part[0] for part in parts), tail=tail)
+            args.stride[number] = matrix.struct.out_features if out is None else out.shape[1]
+        self.add(MATMUL, args, source, *(part[0] for part in parts), logit_rows_only=logit_rows_only)
 
     def finished(self, threads: int) -> ProgramStruct:
         """Return the finished graph for `bw_run`."""
         ops = (Op * len(self.ops))(*self.ops)
-        forms = [*self._forms.values(), *self._tail_forms.values()]
+        forms = [*self._forms.values(), *self._logit_forms.values()]
         pointers = (POINTER(BwActivations) * len(forms))(*map(ctypes.pointer, forms))
         count = kernels.load().bw_scratch_size
         count.restype, count.argtypes = c_int64, [POINTER(Op), c_int32]
@@ -304,7 +304,7 @@ class OpGraph:
             activations=Memory(ctypes.addressof(pointers), ctypes.sizeof(pointers)),
             count=len(self.ops),
             activation_count=len(forms),
-            tail_activations=len(self._tail_forms),
+            logit_activations=len(self._logit_forms),
             threads=threads,
             scratch=memory(scratch),
             scratch_size=size,

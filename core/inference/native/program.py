@@ -95,7 +95,7 @@ class Program:
         self._weights = 0
         self._struct: op_graph.ProgramStruct | None = None
         self._which = 0
-        self.spent = torch.zeros(len(op_graph.KINDS), dtype=torch.int64)
+        self.op_nanoseconds = torch.zeros(len(op_graph.KINDS), dtype=torch.int64)
         splits = (_MAX_SPLITS, op_graph.SPLIT_KV_ROWS * spec.num_heads, spec.head_dim + 2)
         self._partial = torch.zeros(splits)
         self._x = self._graph.buffer("x", spec.hidden_size)
@@ -141,13 +141,13 @@ class Program:
     def add_head(self, outer: OuterWeights) -> None:
         """Add the last operations, the final norm and the logits, and finish the graph."""
         spec, graph = self.spec, self._graph
-        out = graph.buffer("tail", spec.hidden_size)
-        source = graph.matmul_input(out, [outer.head], tail=True)
-        self._rmsnorm(outer.norm, out, source, tail=True)
-        graph.matmul([(outer.head, None, 0)], source, tail=True)
+        out = graph.buffer("logit_rows", spec.hidden_size)
+        source = graph.matmul_input(out, [outer.head], logit_rows_only=True)
+        self._rmsnorm(outer.norm, out, source, logit_rows_only=True)
+        graph.matmul([(outer.head, None, 0)], source, logit_rows_only=True)
         if spec.logit_softcap or spec.logit_scale != 1.0:
             args = op_graph.Logits(vocab_size=spec.vocab_size, scale=spec.logit_scale, softcap=spec.logit_softcap)
-            graph.add(op_graph.LOGITS, args, tail=True)
+            graph.add(op_graph.LOGITS, args, logit_rows_only=True)
         self._weights += outer.head.nbytes + outer.norm.nbytes
         self._struct = graph.finished(self.threads)
         self._check()
@@ -223,10 +223,10 @@ class Program:
         return True
 
     def profile(self, on: bool) -> None:
-        """Switch on or off the collection of nanoseconds for each kind of operation in `spent`."""
+        """Switch on or off the collection of nanoseconds for each kind of operation in `op_nanoseconds`."""
         assert self._struct is not None
-        self._struct.spent = memory(self.spent) if on else Memory()
-        self.spent.zero_()
+        self._struct.op_nanoseconds = memory(self.op_nanoseconds) if on else Memory()
+        self.op_nanoseconds.zero_()
 
     def _attention(self, weights: BlockWeights) -> None:
         spec, graph, modules = self.spec, self._graph, self.spec.architecture.modules
@@ -275,7 +275,7 @@ class Program:
             value_cache=memory(cache[1]),
             partial=memory(self._partial),
             out=memory(source.buffer),
-            targets=source.targets,
+            quantized_inputs=source.quantized_inputs,
         )
         if block.rope is not None:
             self._rope_ops.append((args, block.rope))
@@ -300,7 +300,7 @@ class Program:
             up=memory(both, spec.intermediate_size),
             stride=both.shape[1],
             out=memory(source.buffer),
-            targets=source.targets,
+            quantized_inputs=source.quantized_inputs,
         )
         graph.add(op_graph.GATED_ACTIVATION, args, source)
         self._add_to_residual(down, source, self._norm(weights, "post_ffw_norm"))
@@ -321,7 +321,9 @@ class Program:
         self._rmsnorm(norm, out, source)
         return source
 
-    def _rmsnorm(self, norm: Tensor | None, out: Tensor, source: op_graph.MatmulInput, *, tail: bool = False) -> None:
+    def _rmsnorm(
+        self, norm: Tensor | None, out: Tensor, source: op_graph.MatmulInput, *, logit_rows_only: bool = False
+    ) -> None:
         spec, (y, post_norm) = self.spec, self._pending
         self._pending = (None, None)
         args = op_graph.RmsNorm(
@@ -333,9 +335,9 @@ class Program:
             post_norm=_optional(post_norm),
             norm=_optional(norm),
             out=memory(out),
-            targets=source.targets,
+            quantized_inputs=source.quantized_inputs,
         )
-        self._graph.add(op_graph.RMSNORM, args, post_norm, norm, source, tail=tail)
+        self._graph.add(op_graph.RMSNORM, args, post_norm, norm, source, logit_rows_only=logit_rows_only)
 
 
 def _optional(tensor: Tensor | None) -> Memory:

@@ -40,7 +40,7 @@ def check(name: str, found: Matrix | Tensor, wanted: Shape) -> None:
     Raises:
         CorruptFile: with both shapes.
     """
-    shape = (found.outputs, found.inputs) if isinstance(found, Matrix) else tuple(found.shape)
+    shape = (found.out_features, found.in_features) if isinstance(found, Matrix) else tuple(found.shape)
     if shape != wanted:
         raise CorruptFile(
             f"{name} has the shape {list(shape)}, but config.json gives {list(wanted)}.",

@@ -334,7 +334,7 @@ void split_kv_reduce(const bw_attention &op, const AttentionPieces &pieces, int3
       for (int32_t i = 0; i < op.head_dim; i++) to[i] /= total;
     }
   }
-  quantize(op.targets, row);
+  quantize(op.quantized_inputs, row);
 }
 
 }  // namespace bw

@@ -31,20 +31,20 @@ int32_t check_optional(const bw_memory<T> &memory, std::initializer_list<int64_t
   return memory.at ? check_memory(memory, lengths) : BW_DONE;
 }
 
-int32_t check_order(const bw_memory<const int32_t> &order, int32_t inputs) {
+int32_t check_order(const bw_memory<const int32_t> &order, int32_t in_features) {
   if (!order.at) return BW_DONE;
-  BW_TRY(check_memory(order, {inputs}));
+  BW_TRY(check_memory(order, {in_features}));
   uint32_t most = 0;  // negative indices become the largest ones
-  for (int32_t i = 0; i < inputs; i++) most = (uint32_t)order.at[i] > most ? (uint32_t)order.at[i] : most;
-  return most < (uint32_t)inputs ? BW_DONE : BW_BAD_ORDER;
+  for (int32_t i = 0; i < in_features; i++) most = (uint32_t)order.at[i] > most ? (uint32_t)order.at[i] : most;
+  return most < (uint32_t)in_features ? BW_DONE : BW_BAD_ORDER;
 }
 
-int32_t check_targets(const bw_targets &targets, int32_t rows) {
-  BW_NEED(in(targets.count, 0, BW_PARTS), BW_BAD_VALUE);
-  for (int32_t i = 0; i < targets.count; i++) {
-    BW_NEED(targets.to[i], BW_BAD_POINTER);
-    BW_TRY(check_activations(*targets.to[i], rows));
-    BW_TRY(check_order(targets.order[i], targets.to[i]->inputs));
+int32_t check_quantized_inputs(const bw_quantized_inputs &quantized_inputs, int32_t rows) {
+  BW_NEED(in(quantized_inputs.count, 0, BW_PARTS), BW_BAD_VALUE);
+  for (int32_t i = 0; i < quantized_inputs.count; i++) {
+    BW_NEED(quantized_inputs.to[i], BW_BAD_POINTER);
+    BW_TRY(check_activations(*quantized_inputs.to[i], rows));
+    BW_TRY(check_order(quantized_inputs.order[i], quantized_inputs.to[i]->in_features));
   }
   return BW_DONE;
 }
@@ -53,7 +53,7 @@ int32_t check_targets(const bw_targets &targets, int32_t rows) {
 struct Given {
   const bw_program &program;
   const bw_step &step;
-  int32_t first, rows;  // of the operation: all rows, or those of the tail
+  int32_t first, rows;  // of the operation: all rows, or the logit rows
 };
 
 int32_t check(const bw_embedding &op, const Given &given) {
@@ -61,7 +61,7 @@ int32_t check(const bw_embedding &op, const Given &given) {
   BW_TRY(check_memory(op.x, {given.rows, op.hidden_size}));
   if (op.matrix) {
     BW_TRY(check_matrix(*op.matrix));
-    BW_NEED(op.matrix->inputs == op.hidden_size && op.matrix->outputs >= op.vocab_size, BW_BAD_SHAPE);
+    BW_NEED(op.matrix->in_features == op.hidden_size && op.matrix->out_features >= op.vocab_size, BW_BAD_SHAPE);
   } else {
     BW_NEED(in(op.weights, BW_F32, BW_F16), BW_BAD_VALUE);
     BW_TRY(check_memory(op.table, {op.vocab_size, op.hidden_size}, op.weights == BW_F32 ? 4 : 2));
@@ -79,7 +79,7 @@ int32_t check(const bw_rmsnorm &op, const Given &given) {
   BW_TRY(check_optional(op.post_norm, {op.hidden_size}));
   BW_TRY(check_optional(op.norm, {op.hidden_size}));
   if (op.norm) BW_TRY(check_memory(op.out, {given.rows, op.hidden_size}));
-  return check_targets(op.targets, given.rows);
+  return check_quantized_inputs(op.quantized_inputs, given.rows);
 }
 
 int32_t check(const bw_matmul &op, const Given &given) {
@@ -89,7 +89,7 @@ int32_t check(const bw_matmul &op, const Given &given) {
     BW_NEED(op.in[i]->rows == given.rows, BW_BAD_SHAPE);
     BW_TRY(check_product(*op.matrix[i], *op.in[i], given.rows));
     const bw_memory<float> &out = op.out[i].at ? op.out[i] : given.step.logits;
-    BW_TRY(check_rows(out, given.rows, op.stride[i], op.matrix[i]->outputs));
+    BW_TRY(check_rows(out, given.rows, op.stride[i], op.matrix[i]->out_features));
   }
   return BW_DONE;
 }
@@ -99,14 +99,14 @@ int32_t check(const bw_gated_activation &op, const Given &given) {
   BW_TRY(check_rows(op.gate, given.rows, op.stride, op.intermediate_size));
   BW_TRY(check_rows(op.up, given.rows, op.stride, op.intermediate_size));
   BW_TRY(check_memory(op.out, {given.rows, op.intermediate_size}));
-  return check_targets(op.targets, given.rows);
+  return check_quantized_inputs(op.quantized_inputs, given.rows);
 }
 
 int32_t check(const bw_attention &op, const Given &given) {
   BW_TRY(check_sizes(op));
   const int64_t query_size = (int64_t)op.num_heads * op.head_dim, key_size = (int64_t)op.num_kv_heads * op.head_dim;
   const int64_t end = (int64_t)given.step.position + given.step.rows, half = op.rotary_dim / 2;
-  BW_NEED(given.rows == given.step.rows, BW_BAD_SHAPE);  // never limited to the tail
+  BW_NEED(given.rows == given.step.rows, BW_BAD_SHAPE);  // never limited to the logit rows
   BW_NEED(end <= op.context_length, BW_BAD_POSITION);
   BW_TRY(check_rows(op.q, given.rows, op.stride, query_size));
   BW_TRY(check_rows(op.k, given.rows, op.stride, key_size));
@@ -127,7 +127,7 @@ int32_t check(const bw_attention &op, const Given &given) {
   }
   BW_TRY(check_memory(op.out, {given.rows, query_size}));
   BW_NEED(attention_scratch(op) <= given.program.scratch_size, BW_TOO_SHORT);
-  return check_targets(op.targets, given.rows);
+  return check_quantized_inputs(op.quantized_inputs, given.rows);
 }
 
 int32_t check(const bw_logits &op, const Given &given) {
@@ -138,7 +138,7 @@ int32_t check(const bw_logits &op, const Given &given) {
 int32_t check(const bw_op &op, const Given &given) {
   switch (op.kind) {
     case BW_EMBEDDING:
-      BW_NEED(!op.tail, BW_BAD_VALUE);
+      BW_NEED(!op.logit_rows_only, BW_BAD_VALUE);
       return check(*(const bw_embedding *)op.args.at, given);
     case BW_RMSNORM: return check(*(const bw_rmsnorm *)op.args.at, given);
     case BW_MATMUL: return check(*(const bw_matmul *)op.args.at, given);
@@ -168,22 +168,23 @@ int32_t check_threads(int32_t threads) { return in(threads, 1, MAX_THREADS) ? BW
 
 int32_t check_sizes(const bw_matrix &w) {
   BW_NEED(in(w.weights, BW_F32, BW_GRID), BW_BAD_VALUE);
-  BW_NEED(in(w.outputs, 1, MAX_SIZE) && in(w.inputs, 32, MAX_SIZE) && w.inputs % 32 == 0, BW_BAD_VALUE);
+  BW_NEED(in(w.out_features, 1, MAX_SIZE) && in(w.in_features, 32, MAX_SIZE) && w.in_features % 32 == 0, BW_BAD_VALUE);
   if (w.weights != BW_GRID) return w.block == 0 && !w.order.at ? BW_DONE : BW_BAD_VALUE;
   const bool bits = w.bits == 2 || w.bits == 4 || w.bits == 6 || w.bits == 8;
   BW_NEED((w.block == 16 && bits) || (w.block == 32 && (bits || w.bits == 3 || w.bits == 5)), BW_BAD_VALUE);
   BW_NEED(in(w.planes, 1, 2) && in(w.zero, 0, 255) && in(w.scales, BW_SYMMETRIC, BW_NESTED), BW_BAD_VALUE);
-  BW_NEED(in(w.group, w.block, MAX_SIZE) && w.group % w.block == 0, BW_BAD_VALUE);
+  BW_NEED(in(w.group_size, w.block, MAX_SIZE) && w.group_size % w.block == 0, BW_BAD_VALUE);
   if (w.scales == BW_NESTED) {
-    BW_NEED(in(w.super, w.group, w.inputs) && w.super % w.group == 0 && w.inputs % w.super == 0, BW_BAD_VALUE);
+    BW_NEED(in(w.super_block_size, w.group_size, w.in_features), BW_BAD_VALUE);
+    BW_NEED(w.super_block_size % w.group_size == 0 && w.in_features % w.super_block_size == 0, BW_BAD_VALUE);
   }
   return BW_DONE;
 }
 
 int32_t check_sizes(const bw_activations &x) {
-  BW_NEED(in(x.rows, 0, MAX_ROWS) && in(x.inputs, 1, MAX_SIZE), BW_BAD_VALUE);
+  BW_NEED(in(x.rows, 0, MAX_ROWS) && in(x.in_features, 1, MAX_SIZE), BW_BAD_VALUE);
   if (!x.block) return BW_DONE;
-  BW_NEED((x.block == 16 || x.block == 32) && x.inputs % x.block == 0 && in(x.planes, 1, 2), BW_BAD_VALUE);
+  BW_NEED((x.block == 16 || x.block == 32) && x.in_features % x.block == 0 && in(x.planes, 1, 2), BW_BAD_VALUE);
   return BW_DONE;
 }
 
@@ -202,7 +203,7 @@ int32_t check_matrix(const bw_matrix &w) {
   BW_TRY(check_sizes(w));
   const int64_t tiles = linear::tiles_of(w), lanes = linear::LANES;
   BW_TRY(check_memory({w.data.at, w.data.bytes}, {tiles, linear::bytes_of_tile(w)}, 1));
-  BW_TRY(check_optional(w.bias, {w.outputs}));
+  BW_TRY(check_optional(w.bias, {w.out_features}));
   if (w.weights == BW_F32) return (uintptr_t)w.data.at % 4 ? BW_BAD_POINTER : BW_DONE;
   if (w.weights != BW_GRID) return (uintptr_t)w.data.at % 2 ? BW_BAD_POINTER : BW_DONE;
   const std::initializer_list<int64_t> groups = {tiles, linear::groups_of(w), lanes};
@@ -211,18 +212,18 @@ int32_t check_matrix(const bw_matrix &w) {
   if (w.scales == BW_MINIMUMS) BW_TRY(check_memory(w.offset, groups, 2));
   if (w.scales == BW_NESTED) {
     if (w.offset.at) BW_TRY(check_memory(w.offset, groups, 1));
-    BW_TRY(check_memory(w.steps, {tiles, w.inputs / w.super, 2, lanes}, 2));
+    BW_TRY(check_memory(w.steps, {tiles, w.in_features / w.super_block_size, 2, lanes}, 2));
   }
-  return check_order(w.order, w.inputs);
+  return check_order(w.order, w.in_features);
 }
 
 int32_t check_activations(const bw_activations &x, int32_t rows) {
   BW_TRY(check_sizes(x));
   BW_NEED(in(rows, 0, MAX_ROWS), BW_BAD_VALUE);
-  BW_TRY(check_memory(x.x, {rows, x.inputs}));
+  BW_TRY(check_memory(x.x, {rows, x.in_features}));
   if (!x.block) return BW_DONE;
-  const int64_t blocks = x.inputs / x.block;
-  BW_NEED(in(x.stride, x.inputs, int64_t(1) << 40), BW_BAD_SHAPE);
+  const int64_t blocks = x.in_features / x.block;
+  BW_NEED(in(x.stride, x.in_features, int64_t(1) << 40), BW_BAD_SHAPE);
   BW_TRY(check_memory(x.values, {rows, x.planes, x.stride}));
   BW_TRY(check_memory(x.scale, {rows, x.planes, blocks}));
   BW_TRY(check_memory(x.sum, {rows, x.planes, blocks}));
@@ -232,7 +233,7 @@ int32_t check_activations(const bw_activations &x, int32_t rows) {
 int32_t check_product(const bw_matrix &w, const bw_activations &x, int32_t rows) {
   BW_TRY(check_matrix(w));
   BW_TRY(check_activations(x, rows));
-  BW_NEED(w.inputs == x.inputs, BW_BAD_SHAPE);
+  BW_NEED(w.in_features == x.in_features, BW_BAD_SHAPE);
   return w.weights != BW_GRID || (w.block == x.block && w.planes == x.planes) ? BW_DONE : BW_BAD_SHAPE;
 }
 
@@ -249,10 +250,10 @@ int32_t check_lists(const bw_program &program) {
   BW_TRY(check_threads(program.threads));
   BW_NEED(in(program.count, 0, MAX_SIZE), BW_BAD_VALUE);
   BW_NEED(in(program.activation_count, 0, MAX_SIZE), BW_BAD_VALUE);
-  BW_NEED(in(program.tail_activations, 0, program.activation_count), BW_BAD_VALUE);
+  BW_NEED(in(program.logit_activations, 0, program.activation_count), BW_BAD_VALUE);
   BW_TRY(check_memory(program.ops, {program.count}));
   if (program.activation_count) BW_TRY(check_memory(program.activations, {program.activation_count}));
-  BW_TRY(check_optional(program.spent, {BW_KINDS}));
+  BW_TRY(check_optional(program.op_nanoseconds, {BW_KINDS}));
   BW_NEED(in(program.scratch_size, 0, int64_t(1) << 40), BW_BAD_VALUE);
   if (program.scratch_size) BW_TRY(check_memory(program.scratch, {program.threads, program.scratch_size}));
   for (int32_t i = 0; i < program.count; i++) BW_TRY(check_args(program.ops.at[i]));
@@ -260,13 +261,14 @@ int32_t check_lists(const bw_program &program) {
   return BW_DONE;
 }
 
-int32_t check_step(const bw_program &program, const bw_step &step, int32_t tail_first, int32_t tail_rows) {
+int32_t check_step(const bw_program &program, const bw_step &step, int32_t first_logit_row, int32_t logit_rows) {
   BW_NEED(in(step.position, 0, MAX_SIZE), BW_BAD_POSITION);
   BW_TRY(check_memory(step.tokens, {step.rows}));
   for (int32_t i = 0; i < program.count; i++) {
-    const bool tail = program.ops.at[i].tail;
-    if (tail && tail_rows == 0) break;
-    const Given given = {program, step, tail ? tail_first : 0, tail ? tail_rows : step.rows};
+    const bool logit_rows_only = program.ops.at[i].logit_rows_only;
+    if (logit_rows_only && logit_rows == 0) break;
+    const int32_t first = logit_rows_only ? first_logit_row : 0, rows = logit_rows_only ? logit_rows : step.rows;
+    const Given given = {program, step, first, rows};
     BW_TRY(check(program.ops.at[i], given));
   }
   return BW_DONE;

@@ -39,7 +39,7 @@ int32_t check_args(const bw_op &op);
 // Check the lists of a program; its pointers may be followed afterwards.
 int32_t check_lists(const bw_program &program);
 // Check a step; the rows of the activations have been set.
-int32_t check_step(const bw_program &program, const bw_step &step, int32_t tail_first, int32_t tail_rows);
+int32_t check_step(const bw_program &program, const bw_step &step, int32_t first_logit_row, int32_t logit_rows);
 // Check the numbers of attention arguments, without their memory.
 int32_t check_sizes(const bw_attention &op);
 

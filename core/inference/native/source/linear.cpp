@@ -23,7 +23,7 @@ Cut cut_of(const bw_matrix &w, int rows) {
     const int64_t worth = PIECE / bytes_of_tile(w), tiles = worth > 1 ? worth : 1, across = upwards(all, tiles);
     return {static_cast<int>(tiles), rows, static_cast<int>(across), static_cast<int>(across)};
   }
-  const int64_t bytes = static_cast<int64_t>(w.inputs) * (w.weights == BW_GRID ? w.planes : 4);
+  const int64_t bytes = static_cast<int64_t>(w.in_features) * (w.weights == BW_GRID ? w.planes : 4);
   const int64_t fit = ROW_BYTES / bytes > LEAST_ROWS ? ROW_BYTES / bytes : LEAST_ROWS;
   const int64_t share = even_share(rows, static_cast<int>(fit)), whole = upwards(share, ROWS) * ROWS;
   const int64_t across = upwards(all, TILES_OF_PIECE);
@@ -43,7 +43,7 @@ void begin(const bw_matrix &w, float *y, int64_t stride, int rows, int first, in
 
 int64_t bytes_of_tile(const bw_matrix &w) {
   if (w.weights == BW_GRID) return tile_bytes(w);
-  return static_cast<int64_t>(w.inputs) * LANES * (w.weights == BW_F32 ? 4 : 2);
+  return static_cast<int64_t>(w.in_features) * LANES * (w.weights == BW_F32 ? 4 : 2);
 }
 
 int32_t pieces_of(const bw_matrix &w, int32_t rows) { return cut_of(w, rows).pieces; }
@@ -54,7 +54,7 @@ void compute_piece(const bw_matrix &w, const bw_activations &x, float *y, int64_
   const int first = piece % cut.across * cut.tiles, all = tiles_of(w);
   const int last = first + cut.tiles < all ? first + cut.tiles : all;
   const int row = piece / cut.across * cut.rows, end = row + cut.rows < x.rows ? row + cut.rows : x.rows;
-  const int outputs = last * LANES < w.outputs ? last * LANES : w.outputs;
+  const int outputs = last * LANES < w.out_features ? last * LANES : w.out_features;
   begin(w, y + row * stride, stride, end - row, first * LANES, outputs, add);
   (w.weights == BW_GRID ? grid_rows : dense_rows)(w, x, y, stride, first, last, row, end);
 }

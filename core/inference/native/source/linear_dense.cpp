@@ -26,19 +26,19 @@ void few(const bw_matrix &w, const bw_activations &x, float *y, int64_t stride, 
     for (int r = 0; r < R; r++) {
       for (int chain = 0; chain < CHAINS; chain++) f[r][chain] = set_floats(0);
     }
-    const int64_t start = static_cast<int64_t>(tile) * w.inputs * LANES;
-    const float *from = x.x + static_cast<int64_t>(row) * x.inputs;
-    for (int k = 0; k < w.inputs; k += CHAINS) {
+    const int64_t start = static_cast<int64_t>(tile) * w.in_features * LANES;
+    const float *from = x.x + static_cast<int64_t>(row) * x.in_features;
+    for (int k = 0; k < w.in_features; k += CHAINS) {
       for (int chain = 0; chain < CHAINS; chain++) {
         const Floats step = weights_at<WEIGHTS>(w.data.at, start + static_cast<int64_t>(k + chain) * LANES);
         for (int r = 0; r < R; r++) {
-          f[r][chain] = fused(step, set_floats(from[static_cast<int64_t>(r) * x.inputs + k + chain]), f[r][chain]);
+          f[r][chain] = fused(step, set_floats(from[static_cast<int64_t>(r) * x.in_features + k + chain]), f[r][chain]);
         }
       }
     }
     for (int r = 0; r < R; r++) {
       const Floats all = add(add(f[r][0], f[r][1]), add(f[r][2], f[r][3]));
-      add_to(y + (row + r) * stride + tile * LANES, all, w.outputs - tile * LANES);
+      add_to(y + (row + r) * stride + tile * LANES, all, w.out_features - tile * LANES);
     }
   }
 }
@@ -50,7 +50,7 @@ void rows_by_tiles(const bw_activations &x, const Panel &panel, int k, int lengt
   for (int r = 0; r < R; r++) {
     for (int t = 0; t < T; t++) f[r][t] = set_floats(0);
   }
-  const float *from = x.x + static_cast<int64_t>(row) * x.inputs + k;
+  const float *from = x.x + static_cast<int64_t>(row) * x.in_features + k;
 #pragma GCC unroll 4
   for (int i = 0; i < length; i++) {
     Floats step[T];
@@ -59,7 +59,7 @@ void rows_by_tiles(const bw_activations &x, const Panel &panel, int k, int lengt
       keep(step[t]);
     }
     for (int r = 0; r < R; r++) {
-      const Floats one = set_floats(from[static_cast<int64_t>(r) * x.inputs + i]);
+      const Floats one = set_floats(from[static_cast<int64_t>(r) * x.in_features + i]);
       for (int t = 0; t < T; t++) f[r][t] = fused(step[t], one, f[r][t]);
     }
   }
@@ -82,11 +82,11 @@ void many(const bw_matrix &w, const bw_activations &x, float *y, int64_t stride,
   Panel panel;
   for (; tile < last_tile; tile += DENSE_TILES) {
     const int beside = last_tile - tile < DENSE_TILES ? last_tile - tile : DENSE_TILES;
-    const int count = w.outputs - tile * LANES;
-    for (int k = 0; k < w.inputs; k += STRETCH) {
-      const int length = w.inputs - k < STRETCH ? w.inputs - k : STRETCH;
+    const int count = w.out_features - tile * LANES;
+    for (int k = 0; k < w.in_features; k += STRETCH) {
+      const int length = w.in_features - k < STRETCH ? w.in_features - k : STRETCH;
       for (int t = 0; t < beside; t++) {
-        const int64_t at = (static_cast<int64_t>(tile + t) * w.inputs + k) * LANES;
+        const int64_t at = (static_cast<int64_t>(tile + t) * w.in_features + k) * LANES;
         for (int i = 0; i < length; i++) store_floats(panel.steps[t][i], weights_at<WEIGHTS>(w.data.at, at + i * LANES));
       }
       for (int row = first, share; row < last; row += share) {
@@ -113,11 +113,12 @@ void rows_of(const bw_matrix &w, const bw_activations &x, float *y, int64_t stri
 template <class T>
 void pack(const bw_matrix &w, const T *from, T *to, int first, int last) {
   for (int tile = first; tile < last; tile++) {
-    T *at = to + static_cast<int64_t>(tile) * w.inputs * LANES;
-    const int count = w.outputs - tile * LANES < LANES ? w.outputs - tile * LANES : LANES;
-    for (int k = 0; k < w.inputs; k += 32) {  // a cache line of each output at a time
+    T *at = to + static_cast<int64_t>(tile) * w.in_features * LANES;
+    const int count = w.out_features - tile * LANES < LANES ? w.out_features - tile * LANES : LANES;
+    for (int k = 0; k < w.in_features; k += 32) {  // a cache line of each output at a time
       for (int lane = 0; lane < LANES; lane++) {
-        const T *row = lane < count ? from + (static_cast<int64_t>(tile - first) * LANES + lane) * w.inputs : nullptr;
+        const int64_t number = static_cast<int64_t>(tile - first) * LANES + lane;
+        const T *row = lane < count ? from + number * w.in_features : nullptr;
         for (int i = k; i < k + 32; i++) at[i * LANES + lane] = row ? row[i] : T(0);
       }
     }
@@ -136,9 +137,9 @@ void dense_rows(const bw_matrix &w, const bw_activations &x, float *y, int64_t s
 }
 
 void dense_row(const bw_matrix &w, int row, float *to) {
-  const int64_t at = static_cast<int64_t>(row / LANES) * w.inputs * LANES + row % LANES;
+  const int64_t at = static_cast<int64_t>(row / LANES) * w.in_features * LANES + row % LANES;
   alignas(64) float one[LANES];
-  for (int64_t k = 0; k < w.inputs; k++) {
+  for (int64_t k = 0; k < w.in_features; k++) {
     if (w.weights == BW_F32) {
       to[k] = static_cast<const float *>(w.data.at)[at + k * LANES];
       continue;

@@ -13,7 +13,7 @@ constexpr int AHEAD = 2048;
 template <int BITS, int RUN, int V>
 void tile_by_rows(const bw_matrix &w, const bw_activations &x, int tile, int first, Floats (&f)[V]) {
   constexpr int CHAINS = V == 1 ? 2 : 1;  // two independent sums hide the latency
-  const int64_t blocks = x.inputs / (RUN * 4), per_group = w.group / (RUN * 4), groups = groups_of(w);
+  const int64_t blocks = x.in_features / (RUN * 4), per_group = w.group_size / (RUN * 4), groups = groups_of(w);
   const uint8_t *data = tile_at(w, tile);
   const int8_t *values = x.values + first * x.stride;
   const float *scale = x.scale + first * blocks, *sum = x.sum + first * blocks;
@@ -60,7 +60,7 @@ void some_rows(const bw_matrix &w, const bw_activations &x, float *y, int64_t st
   for (int v = 0; v < V; v++) f[v] = set_floats(0);
   tile_by_rows<BITS, RUN, V>(w, x, tile, first, f);
   for (int v = 0; v < V; v++) {
-    add_to(y + (first + v) / x.planes * stride + tile * LANES, f[v], w.outputs - tile * LANES);
+    add_to(y + (first + v) / x.planes * stride + tile * LANES, f[v], w.out_features - tile * LANES);
   }
 }
 

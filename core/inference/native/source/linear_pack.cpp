@@ -37,14 +37,14 @@ void pack_grid(const bw_matrix &w, const uint8_t *ints, uint8_t *data, int first
   const int run = w.block == 16 ? 4 : 8;
   for (int tile = first; tile < last; tile++) {
     uint8_t *to = data + tile * tile_bytes(w);
-    const int count = w.outputs - tile * LANES < LANES ? w.outputs - tile * LANES : LANES;
-    const uint8_t *from = ints + static_cast<int64_t>(tile - first) * LANES * w.inputs;
-    for (int k = 0; k < w.inputs; k += run * 4, to += bytes_of(w.bits, run)) {
+    const int count = w.out_features - tile * LANES < LANES ? w.out_features - tile * LANES : LANES;
+    const uint8_t *from = ints + static_cast<int64_t>(tile - first) * LANES * w.in_features;
+    for (int k = 0; k < w.in_features; k += run * 4, to += bytes_of(w.bits, run)) {
       memset(to, 0, bytes_of(w.bits, run));
       for (int i = 0; i < run; i++) {
         uint8_t step[64] = {};
         for (int lane = 0; lane < count; lane++) {
-          const uint8_t *row = from + static_cast<int64_t>(lane) * w.inputs;
+          const uint8_t *row = from + static_cast<int64_t>(lane) * w.in_features;
           if (!w.order) {
             memcpy(step + lane * 4, row + k + i * 4, 4);
             continue;
@@ -66,9 +66,9 @@ void grid_row(const bw_matrix &w, int row, float *to) {
   const int lane = row % LANES, tile = row / LANES, run = w.block == 16 ? 4 : 8;
   const bool minimums = w.scales == BW_MINIMUMS || (w.scales == BW_NESTED && w.offset);
   alignas(64) float scale[LANES], offset[LANES];
-  for (int k = 0; k < w.inputs; k++) {
-    if (k % w.group == 0) {  // without SHIFT: integers as they are stored
-      const Grid grid = grid_of<4>(w, tile, k / w.group);
+  for (int k = 0; k < w.in_features; k++) {
+    if (k % w.group_size == 0) {  // without SHIFT: integers as they are stored
+      const Grid grid = grid_of<4>(w, tile, k / w.group_size);
       store_floats(scale, grid.scale);
       store_floats(offset, grid.offset);
     }
@@ -86,7 +86,7 @@ void grid_row(const bw_matrix &w, int row, float *to) {
       continue;
     }
     // The zero point is subtracted before the multiplication, as in float32 dequantization.
-    const int64_t at = (static_cast<int64_t>(tile) * groups_of(w) + k / w.group) * LANES + lane;
+    const int64_t at = (static_cast<int64_t>(tile) * groups_of(w) + k / w.group_size) * LANES + lane;
     const int zero = w.scales == BW_ZEROS ? static_cast<const uint8_t *>(w.offset.at)[at] : w.zero;
     number = scale[lane] * static_cast<float>(value - zero);
   }

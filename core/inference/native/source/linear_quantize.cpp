@@ -52,8 +52,8 @@ int32_t round_block(float *x, float scale, int8_t *to) {
 
 template <int BLOCK>
 void quantize_row(const bw_activations &to, const int32_t *order, int64_t row) {
-  const float *x = to.x + row * to.inputs;
-  const int64_t blocks = to.inputs / BLOCK;
+  const float *x = to.x + row * to.in_features;
+  const int64_t blocks = to.in_features / BLOCK;
   for (int64_t block = 0; block < blocks; block++) {
     float part[WIDEST];
     for (int i = 0; i < BLOCK; i++) part[i] = order ? x[order[block * BLOCK + i]] : x[block * BLOCK + i];
@@ -84,8 +84,8 @@ extern "C" {
 int64_t bw_activation_bytes(const bw_activations *of) {
   if (bw::check_sizes(*of) != BW_DONE) return BW_BAD_VALUE;
   if (!of->block) return 0;
-  const int64_t planes = static_cast<int64_t>(of->rows) * of->planes, blocks = of->inputs / of->block;
-  return planes * rounded(of->inputs) + 3 * rounded(planes * blocks * 4);
+  const int64_t planes = static_cast<int64_t>(of->rows) * of->planes, blocks = of->in_features / of->block;
+  return planes * rounded(of->in_features) + 3 * rounded(planes * blocks * 4);
 }
 
 int32_t bw_place_activations(bw_activations *to, void *memory, int64_t bytes) {
@@ -94,10 +94,10 @@ int32_t bw_place_activations(bw_activations *to, void *memory, int64_t bytes) {
   if (!to->block) return BW_DONE;
   if (!memory || reinterpret_cast<uintptr_t>(memory) % 64) return BW_BAD_POINTER;
   if (bytes < needed) return BW_TOO_SHORT;
-  const int64_t planes = static_cast<int64_t>(to->rows) * to->planes, blocks = to->inputs / to->block;
+  const int64_t planes = static_cast<int64_t>(to->rows) * to->planes, blocks = to->in_features / to->block;
   const int64_t numbers = planes * blocks * 4;
   char *at = static_cast<char *>(memory);
-  to->stride = rounded(to->inputs);
+  to->stride = rounded(to->in_features);
   to->values = {reinterpret_cast<int8_t *>(at), planes * to->stride};
   at += planes * to->stride;
   to->scale = {reinterpret_cast<float *>(at), numbers};

@@ -19,9 +19,9 @@ namespace bw::linear {
 // Return the bytes of a number of steps.
 constexpr int64_t bytes_of(int bits, int64_t steps) { return steps * 8 * bits; }
 
-inline int64_t tile_bytes(const bw_matrix &w) { return bytes_of(w.bits, w.inputs / 4); }
-inline int tiles_of(const bw_matrix &w) { return (w.outputs + LANES - 1) / LANES; }
-inline int groups_of(const bw_matrix &w) { return (w.inputs + w.group - 1) / w.group; }
+inline int64_t tile_bytes(const bw_matrix &w) { return bytes_of(w.bits, w.in_features / 4); }
+inline int tiles_of(const bw_matrix &w) { return (w.out_features + LANES - 1) / LANES; }
+inline int groups_of(const bw_matrix &w) { return (w.in_features + w.group_size - 1) / w.group_size; }
 
 inline const uint8_t *tile_at(const bw_matrix &w, int tile) {
   return static_cast<const uint8_t *>(w.data.at) + tile * tile_bytes(w);
@@ -71,7 +71,7 @@ inline Grid grid_of(const bw_matrix &w, int64_t tile, int64_t group) {
     return {scale, taken_off<BITS>() ? fused(scale, set_floats(taken_off<BITS>()), low) : low};
   }
   if (w.scales == BW_NESTED) {
-    const int64_t super = tile * (w.inputs / w.super) + group * w.group / w.super;
+    const int64_t super = tile * (w.in_features / w.super_block_size) + group * w.group_size / w.super_block_size;
     const uint16_t *steps = static_cast<const uint16_t *>(w.steps.at) + super * 2 * LANES;
     const Floats scale = multiply(load_halves(steps), load_signed(static_cast<const int8_t *>(w.scale.at) + at));
     if (!w.offset) return {scale, multiply(scale, set_floats(static_cast<float>(taken_off<BITS>() - w.zero)))};

@@ -42,8 +42,9 @@ float activate_one(int32_t activation, float x) {
 
 }  // namespace
 
-void quantize(const bw_targets &targets, int32_t row) {
-  for (int32_t i = 0; i < targets.count; i++) linear::quantize_rows(*targets.to[i], targets.order[i], row, row + 1);
+void quantize(const bw_quantized_inputs &quantized_inputs, int32_t row) {
+  for (int32_t i = 0; i < quantized_inputs.count; i++)
+    linear::quantize_rows(*quantized_inputs.to[i], quantized_inputs.order[i], row, row + 1);
 }
 
 void rmsnorm(float *to, const float *from, const float *weight, int32_t size, float epsilon) {
@@ -79,7 +80,7 @@ void rmsnorm(const bw_rmsnorm &op, int32_t in, int32_t out) {
     add_scaled(x, y, op.post_norm, factor, op.scale, op.hidden_size);
   }
   if (op.norm) rmsnorm(op.out + out * hidden_size, x, op.norm, op.hidden_size, op.epsilon);
-  quantize(op.targets, out);
+  quantize(op.quantized_inputs, out);
 }
 
 void gated_activation(const bw_gated_activation &op, int32_t row) {
@@ -92,7 +93,7 @@ void gated_activation(const bw_gated_activation &op, int32_t row) {
     }
   }
   for (; i < op.intermediate_size; i++) out[i] = activate_one(op.activation, gate[i]) * up[i];
-  quantize(op.targets, row);
+  quantize(op.quantized_inputs, row);
 }
 
 void scale_logits(const bw_logits &op, float *logits, int32_t first, int32_t last) {

@@ -4,8 +4,8 @@
 
 namespace bw {
 
-// Quantize row `row` of the inputs of the targets.
-void quantize(const bw_targets &targets, int32_t row);
+// Quantize row `row` of the inputs of the quantized_inputs.
+void quantize(const bw_quantized_inputs &quantized_inputs, int32_t row);
 // Look up the embedding of row `row`.
 void embedding(const bw_embedding &op, int32_t token, int32_t row);
 // Process one row: `in` of x and y, `out` of the output.

@@ -22,7 +22,7 @@ using Clock = std::chrono::steady_clock;
 struct Run {
   const bw_program *program;
   const bw_step *step;
-  int32_t tail_first, tail_rows;
+  int32_t first_logit_row, logit_rows;
   bool stopped;  // written by the calling thread between two barriers
 };
 
@@ -61,7 +61,8 @@ void run_qk_norm_rope(const bw_attention &op, const Run &run, int32_t rows, Team
 }
 
 void run_op(const bw_op &op, Run &run, Team *team, int32_t thread) {
-  const int32_t rows = op.tail ? run.tail_rows : run.step->rows, first = op.tail ? run.tail_first : 0;
+  const int32_t rows = op.logit_rows_only ? run.logit_rows : run.step->rows;
+  const int32_t first = op.logit_rows_only ? run.first_logit_row : 0;
   const int32_t position = run.step->position;
   switch (op.kind) {
     case BW_EMBEDDING:
@@ -87,7 +88,7 @@ void run_op(const bw_op &op, Run &run, Team *team, int32_t thread) {
     case BW_SPLIT_KV_REDUCE: {
       const bw_attention &attention_op = *(const bw_attention *)op.args.at;
       const AttentionPieces pieces = attention_pieces(attention_op, rows, position, team->threads);
-      if (pieces.splits == 1 && attention_op.targets.count == 0) return;  // nothing to do, no barrier needed
+      if (pieces.splits == 1 && attention_op.quantized_inputs.count == 0) return;  // nothing to do, no barrier needed
       return team->share(rows, 1, [&](int32_t row) { split_kv_reduce(attention_op, pieces, rows, row); });
     }
     case BW_LOGITS: return run_logits(*(const bw_logits *)op.args.at, run, rows, team);
@@ -102,11 +103,11 @@ void run_op_graph(void *given, Team *team, int32_t thread) {
   Clock::time_point asked = Clock::now(), before = asked;
   for (int32_t i = 0; i < program.count; i++) {
     const bw_op &op = program.ops.at[i];
-    if (op.tail && run.tail_rows == 0) break;
+    if (op.logit_rows_only && run.logit_rows == 0) break;
     run_op(op, run, team, thread);
-    if (program.spent && thread == 0) {
+    if (program.op_nanoseconds && thread == 0) {
       const Clock::time_point now = Clock::now();
-      program.spent.at[op.kind] += std::chrono::duration_cast<std::chrono::nanoseconds>(now - before).count();
+      program.op_nanoseconds.at[op.kind] += std::chrono::duration_cast<std::chrono::nanoseconds>(now - before).count();
       before = now;
     }
     if (!run.step->should_stop || op.kind != BW_ATTENTION) continue;
@@ -127,13 +128,13 @@ int32_t prepare(Run &run) {
   if (step.rows < 1 || step.rows > MAX_ROWS || step.wanted < BW_NO_LOGITS || step.wanted > BW_ALL_LOGITS) {
     return BW_BAD_VALUE;
   }
-  run.tail_rows = step.wanted == BW_NO_LOGITS ? 0 : step.wanted == BW_LAST_LOGITS ? 1 : step.rows;
-  run.tail_first = step.rows - run.tail_rows;
+  run.logit_rows = step.wanted == BW_NO_LOGITS ? 0 : step.wanted == BW_LAST_LOGITS ? 1 : step.rows;
+  run.first_logit_row = step.rows - run.logit_rows;
   for (int32_t i = 0; i < program.activation_count; i++) {
-    const bool tail = i >= program.activation_count - program.tail_activations;
-    program.activations.at[i]->rows = tail ? run.tail_rows : step.rows;
+    const bool logit_rows_only = i >= program.activation_count - program.logit_activations;
+    program.activations.at[i]->rows = logit_rows_only ? run.logit_rows : step.rows;
   }
-  return check_step(program, step, run.tail_first, run.tail_rows);
+  return check_step(program, step, run.first_logit_row, run.logit_rows);
 }
 
 }  // namespace
@@ -173,7 +174,7 @@ int32_t bw_has_fp16_cache() { return bw::HALVES ? 1 : 0; }
 
 int32_t bw_struct_size(int32_t which) {
   const size_t sizes[] = {
-      sizeof(bw_matrix), sizeof(bw_activations), sizeof(bw_op), sizeof(bw_targets), sizeof(bw_embedding),
+      sizeof(bw_matrix), sizeof(bw_activations), sizeof(bw_op), sizeof(bw_quantized_inputs), sizeof(bw_embedding),
       sizeof(bw_rmsnorm), sizeof(bw_matmul), sizeof(bw_gated_activation), sizeof(bw_attention), sizeof(bw_logits),
       sizeof(bw_program), sizeof(bw_step),
   };

@@ -23,12 +23,12 @@ enum bw_activation_function : int32_t { BW_SILU = 0, BW_GELU_TANH = 1, BW_GELU =
 
 struct bw_op {
   int32_t kind;
-  int32_t tail;  // only the rows whose logits are wanted
+  int32_t logit_rows_only;  // compute only the rows whose logits are wanted
   bw_memory<const void> args;  // exactly one struct of the kind
 };
 
-// Inputs of the matmuls that follow: the output row is quantized for each of them.
-struct bw_targets {
+// Activations of the matmuls that follow; the output row is quantized for each of them.
+struct bw_quantized_inputs {
   int32_t count;
   int32_t unused;
   bw_activations *to[BW_PARTS];
@@ -54,7 +54,7 @@ struct bw_rmsnorm {
   bw_memory<float> x;
   bw_memory<const float> y, post_norm, norm;  // output of attention or MLP; weights of its norm; weights of the next
   bw_memory<float> out;                       // may be x if `norm` is null
-  bw_targets targets;
+  bw_quantized_inputs quantized_inputs;
 };
 
 struct bw_matmul {
@@ -73,7 +73,7 @@ struct bw_gated_activation {
   bw_memory<const float> gate, up;
   int64_t stride;  // of gate and up
   bw_memory<float> out;
-  bw_targets targets;
+  bw_quantized_inputs quantized_inputs;
 };
 
 // Arguments of BW_QK_NORM_ROPE, BW_ATTENTION and BW_SPLIT_KV_REDUCE of one block.
@@ -96,7 +96,7 @@ struct bw_attention {
   bw_memory<void> value_cache;            // [num_kv_heads][context_length][head_dim]
   bw_memory<float> partial;               // [max_splits][BW_SPLIT_KV_ROWS * num_heads][head_dim + 2]
   bw_memory<float> out;                   // [rows][num_heads * head_dim]
-  bw_targets targets;
+  bw_quantized_inputs quantized_inputs;
 };
 
 // Most rows of a step whose keys are split between threads.
@@ -110,10 +110,10 @@ struct bw_logits {
 
 struct bw_program {
   bw_memory<const bw_op> ops;
-  bw_memory<bw_activations *const> activations;  // those of the tail come last
-  int32_t count, activation_count, tail_activations;
+  bw_memory<bw_activations *const> activations;  // those of logit_rows_only come last
+  int32_t count, activation_count, logit_activations;
   int32_t threads;
-  bw_memory<int64_t> spent;  // [BW_KINDS] nanoseconds are added for each kind of operation; or null
+  bw_memory<int64_t> op_nanoseconds;  // [BW_KINDS] time is added for each kind of operation; or null
   bw_memory<float> scratch;  // `scratch_size` floats for each thread
   int64_t scratch_size;
 };

@@ -1,15 +1,15 @@
-// Random products and random programs, sound ones and wrong ones, for sanitizers: no address outside of what was given
-// is read or written, whatever sizes, positions and tokens come. Sound products are also held against plain sums.
+// Random matmuls and random programs, valid and invalid, for sanitizers: no memory outside of the given buffers is read
+// or written for any sizes, positions and tokens. The results of valid matmuls are also compared with plain sums.
 //
-//   fuzz SEED CASES [FIRST]    cases FIRST (0) to FIRST + CASES; a case is the same whenever its seed and number are
+//   fuzz SEED CASES [FIRST]    cases FIRST (0) to FIRST + CASES; a case depends only on its seed and number
 //
-// By hand, from the project's folder; -march=haswell and -march=x86-64 take the other kernels:
+// To run it from the root of the repository (-march=haswell and -march=x86-64 select the other kernels):
 //
 //   S=core/inference/native/source
 //   FLAGS="-std=c++17 -O1 -g -w -march=native -pthread -fsanitize=address,undefined -fno-sanitize-recover=all"
 //   g++ $FLAGS -I $S tests/core/inference/native/fuzz.cpp $S/*.cpp -o /tmp/fuzz && /tmp/fuzz 1 10000
 //
-// With -fsanitize=thread it looks for races instead. tests/core/inference/native/test_fuzz.py runs a few hundred cases.
+// With -fsanitize=thread it detects data races instead. tests/core/inference/native/test_fuzz.py runs a few hundred cases.
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
@@ -36,7 +36,7 @@ void tell_how_to_repeat() {
   std::_Exit(1);
 }
 
-// Numbers that are the same on every machine (SplitMix64).
+// Random numbers that are the same on every machine (SplitMix64).
 struct Random {
   uint64_t state;
   uint64_t next() {
@@ -56,12 +56,12 @@ enum Fill { NOTHING, BYTES, FLOATS, HALVES };
 
 uint16_t small_half(Random &random) { return (uint16_t)(random.below(2) << 15 | random.from(8, 13) << 10 | random.below(1024)); }
 
-// One case: everything that it owns, each piece of memory exactly as long as it has to be, or, in one that is wrong,
-// one of them shorter, missing, or one number of a struct another.
+// One case with its memory. In a valid case, each buffer has exactly the required size; in an invalid case, one buffer is
+// shorter or missing, or one number of a struct is wrong.
 struct Case {
   Random random;
-  int32_t shortened = -1, missing = -1;  // numbers of pieces of memory
-  int32_t given = 0, packed = -1;  // pieces so far; the number of the integers that were packed last
+  int32_t shortened = -1, missing = -1;  // indexes of buffers
+  int32_t given = 0, packed = -1;  // buffers so far; index of the integers that were packed last
   std::vector<void *> owned;
   std::vector<int32_t *> numbers;
   std::vector<std::function<void()>> ends;
@@ -101,7 +101,7 @@ struct Case {
 
   void may_change(std::initializer_list<int32_t *> more) { numbers.insert(numbers.end(), more); }
 
-  // Where the case is a wrong one in another way: change one number.
+  // In other invalid cases: change one number.
   void change() {
     if (!wrong || shortened >= 0 || missing >= 0 || numbers.empty()) return;
     int32_t &one = *numbers[random.below((int32_t)numbers.size())];
@@ -112,64 +112,71 @@ struct Case {
   }
 };
 
-int32_t tiles_of(const bw_matrix &w) { return (w.outputs + 15) / 16; }
+int32_t tiles_of(const bw_matrix &w) { return (w.out_features + 15) / 16; }
 
-bw_matrix *matrix(Case &c, int32_t outputs, int32_t inputs, bool ordered_too) {
+bw_matrix *matrix(Case &c, int32_t out_features, int32_t in_features, bool ordered_too) {
   Random &random = c.random;
   bw_matrix &w = *c.made<bw_matrix>();
-  w.outputs = outputs, w.inputs = inputs, w.group = inputs, w.weights = random.of({0, 1, 2, 3, 3, 3, 3});
+  w.out_features = out_features, w.in_features = in_features, w.group_size = in_features;
+  w.weights = random.of({0, 1, 2, 3, 3, 3, 3});
   Fill fill = w.weights == BW_F32 ? FLOATS : w.weights == BW_F16 ? HALVES : BYTES;
   if (w.weights == BW_GRID) {
     w.scales = random.below(4), w.planes = random.from(1, 2);
     w.block = random.one_in(4) ? 16 : 32;
     w.bits = w.block == 16 ? random.of({2, 4, 6, 8}) : random.of({2, 3, 4, 5, 6, 8});
     w.zero = 1 << (w.bits - 1);
-    w.group = w.block * random.from(1, inputs / w.block + 1);
+    w.group_size = w.block * random.from(1, in_features / w.block + 1);
     if (w.scales == BW_NESTED) {
-      do w.group = w.block * random.from(1, inputs / w.block);
-      while (inputs % w.group);
-      w.super = w.group * (inputs / w.group);
+      do w.group_size = w.block * random.from(1, in_features / w.block);
+      while (in_features % w.group_size);
+      w.super_block_size = w.group_size * (in_features / w.group_size);
     }
-    const int64_t groups = (int64_t)tiles_of(w) * ((inputs + w.group - 1) / w.group) * 16;
+    const int64_t groups = (int64_t)tiles_of(w) * ((in_features + w.group_size - 1) / w.group_size) * 16;
     const bool nested = w.scales == BW_NESTED;
     w.scale = c.memory<const void>(groups * (nested ? 1 : 2), nested ? BYTES : HALVES);
     if (w.scales == BW_ZEROS) w.offset = c.memory<const void>(groups);
     if (w.scales == BW_MINIMUMS) w.offset = c.memory<const void>(groups * 2, HALVES);
     if (nested && random.one_in(2)) w.offset = c.memory<const void>(groups);
-    if (nested) w.steps = c.memory<const void>((int64_t)tiles_of(w) * (inputs / w.super) * 64, HALVES);
+    if (nested) w.steps = c.memory<const void>((int64_t)tiles_of(w) * (in_features / w.super_block_size) * 64, HALVES);
     if (ordered_too && random.one_in(3)) {
-      bw_memory<int32_t> order = c.memory<int32_t>(4 * (int64_t)inputs, NOTHING);
-      for (int32_t i = 0; order.at && i < order.bytes / 4; i++) order.at[i] = inputs - 1 - i;
+      bw_memory<int32_t> order = c.memory<int32_t>(4 * (int64_t)in_features, NOTHING);
+      for (int32_t i = 0; order.at && i < order.bytes / 4; i++) order.at[i] = in_features - 1 - i;
       if (wrong && order.at && order.bytes >= 4 && random.one_in(4)) {
-        order.at[random.below((int32_t)(order.bytes / 4))] = random.of({-1, inputs, INT32_MAX, INT32_MIN});
+        order.at[random.below((int32_t)(order.bytes / 4))] = random.of({-1, in_features, INT32_MAX, INT32_MIN});
       }
       w.order = {order.at, order.bytes};
     }
   }
-  if (random.one_in(3)) w.bias = c.memory<const float>(4 * (int64_t)outputs, FLOATS);
+  if (random.one_in(3)) w.bias = c.memory<const float>(4 * (int64_t)out_features, FLOATS);
   const int64_t bytes = bw_data_bytes(&w);
   if (bytes < 0) fail("a sound matrix is refused");
   w.data = c.memory<void>(bytes, NOTHING);
   const int64_t item = w.weights == BW_GRID ? 1 : w.weights == BW_F32 ? 4 : 2;
   c.packed = c.given;
-  bw_memory<uint8_t> weights = c.memory<uint8_t>(item * outputs * inputs, fill);
+  bw_memory<uint8_t> weights = c.memory<uint8_t>(item * out_features * in_features, fill);
   for (int64_t i = 0; item == 1 && weights.at && i < weights.bytes; i++) weights.at[i] &= (1 << w.bits) - 1;
   for (int64_t i = 1; w.weights == BW_BF16 && weights.at && i < weights.bytes; i += 2) weights.at[i] = (weights.at[i] & 0x80) | 0x3e;
-  // In two pieces where there are more than one tile.
-  const int32_t first = outputs > 16 ? 16 * random.from(1, (outputs - 1) / 16) : outputs, rest = outputs - first;
+  // In two pieces if there is more than one tile.
+  const int32_t first = out_features > 16 ? 16 * random.from(1, (out_features - 1) / 16) : out_features;
+  const int32_t rest = out_features - first;
   int32_t error = bw_pack(&w, weights, weights.bytes, 0, first);
-  const int64_t left = weights.bytes - item * first * inputs;
-  if (!error && rest && left >= 0) error = bw_pack(&w, weights.at + item * first * inputs, left, first, rest);
+  const int64_t left = weights.bytes - item * first * in_features;
+  if (!error && rest && left >= 0) error = bw_pack(&w, weights.at + item * first * in_features, left, first, rest);
   if (error && !wrong) fail("a sound matrix is not packed");
-  if (wrong && random.one_in(4)) bw_pack(&w, weights, weights.bytes, random.from(-1, outputs + 1), random.from(-1, outputs));
-  c.may_change({&w.weights, &w.bits, &w.scales, &w.zero, &w.outputs, &w.inputs, &w.group, &w.block, &w.planes, &w.super});
+  if (wrong && random.one_in(4)) {
+    const int32_t from = random.from(-1, out_features + 1), count = random.from(-1, out_features);
+    bw_pack(&w, weights, weights.bytes, from, count);
+  }
+  c.may_change({&w.weights, &w.bits, &w.scales, &w.zero, &w.out_features, &w.in_features, &w.group_size, &w.block,
+                &w.planes, &w.super_block_size});
   return &w;
 }
 
-// What a matrix reads of a buffer.
+// Activations of a matrix in a buffer.
 bw_activations *activations(Case &c, const bw_matrix &w, bw_memory<float> x, int32_t rows) {
   bw_activations &to = *c.made<bw_activations>();
-  to.x = {x.at, x.bytes}, to.rows = rows, to.inputs = w.inputs, to.block = w.block, to.planes = w.block ? w.planes : 0;
+  to.x = {x.at, x.bytes}, to.rows = rows, to.in_features = w.in_features;
+  to.block = w.block, to.planes = w.block ? w.planes : 0;
   const int64_t bytes = bw_activation_bytes(&to);
   if (bytes < 0) fail("sound activations are refused");
   if (bytes > 0) {
@@ -177,23 +184,23 @@ bw_activations *activations(Case &c, const bw_matrix &w, bw_memory<float> x, int
     const int32_t error = bw_place_activations(&to, memory, memory.bytes);
     if (error && !wrong) fail("sound activations get no place");
   }
-  c.may_change({&to.inputs, &to.block, &to.planes});
+  c.may_change({&to.in_features, &to.block, &to.planes});
   return &to;
 }
 
-// y = x W^T + bias as plain sums over the rows of the matrix, to what 8 or 15 bits of activations are exact to.
+// Compare y = x W^T + bias with plain sums, within the error of activations of 8 or 15 bits.
 void compare(const bw_matrix &w, const bw_activations &x, const float *y) {
-  std::vector<float> row(w.inputs);
-  for (int32_t i = 0; i < w.outputs; i++) {
-    if (bw_matrix_row(&w, i, row.data(), 4 * (int64_t)w.inputs)) fail("a row of a sound matrix is refused");
+  std::vector<float> row(w.in_features);
+  for (int32_t i = 0; i < w.out_features; i++) {
+    if (bw_matrix_row(&w, i, row.data(), 4 * (int64_t)w.in_features)) fail("a row of a valid matrix is refused");
     for (int32_t r = 0; r < x.rows; r++) {
       double sum = w.bias ? w.bias.at[i] : 0, size = 0;
-      for (int32_t k = 0; k < w.inputs; k++) {
-        const double part = (double)row[k] * x.x.at[(int64_t)r * w.inputs + k];
+      for (int32_t k = 0; k < w.in_features; k++) {
+        const double part = (double)row[k] * x.x.at[(int64_t)r * w.in_features + k];
         sum += part, size += std::fabs((double)row[k]);
       }
       const double bound = (!w.block ? 1e-4 : w.planes == 2 ? 1e-3 : 0.02) * (size + 1);
-      if (!(std::fabs(y[(int64_t)r * w.outputs + i] - sum) <= bound)) fail("a product is another number");
+      if (!(std::fabs(y[(int64_t)r * w.out_features + i] - sum) <= bound)) fail("a product is wrong");
     }
   }
 }
@@ -201,38 +208,38 @@ void compare(const bw_matrix &w, const bw_activations &x, const float *y) {
 void product() {
   Case c(seed << 32 ^ number);
   Random &random = c.random;
-  const int32_t rows = random.of({1, 1, 2, 3, 5, 7, 13, 33, 70}), inputs = 32 * random.from(1, 10);
-  bw_matrix &w = *matrix(c, random.from(1, random.one_in(8) ? 700 : 70), inputs, true);
-  bw_memory<float> from = c.memory<float>(4 * (int64_t)rows * inputs, FLOATS);
+  const int32_t rows = random.of({1, 1, 2, 3, 5, 7, 13, 33, 70}), in_features = 32 * random.from(1, 10);
+  bw_matrix &w = *matrix(c, random.from(1, random.one_in(8) ? 700 : 70), in_features, true);
+  bw_memory<float> from = c.memory<float>(4 * (int64_t)rows * in_features, FLOATS);
   bw_activations &x = *activations(c, w, from, rows);
-  bw_memory<float> y = c.memory<float>(4 * (int64_t)rows * w.outputs, NOTHING);
+  bw_memory<float> y = c.memory<float>(4 * (int64_t)rows * w.out_features, NOTHING);
   c.may_change({&x.rows});
-  int32_t threads = random.from(1, 3), row = random.below(w.outputs);
+  int32_t threads = random.from(1, 3), row = random.below(w.out_features);
   c.change();
   if (wrong && random.one_in(8)) threads = random.of({0, -1, 257, INT32_MAX});
-  if (wrong && random.one_in(8)) row = random.of({-1, w.outputs, INT32_MAX});
+  if (wrong && random.one_in(8)) row = random.of({-1, w.out_features, INT32_MAX});
   const int32_t error = bw_multiply(&w, &x, y, y.bytes, threads);
   if (error && !wrong) fail("a sound product is refused");
-  // What was packed is no longer needed; all other memory is.
+  // The packed integers are no longer needed; all other memory is.
   const bool short_of = c.shortened >= 0 && c.shortened < c.given && c.shortened != c.packed;
   if (!error && short_of) fail("a product with too little memory is computed");
   if (!wrong) compare(w, x, y);
-  bw_memory<float> one = c.memory<float>(4 * (int64_t)inputs, NOTHING);
+  bw_memory<float> one = c.memory<float>(4 * (int64_t)in_features, NOTHING);
   bw_matrix_row(&w, row, one, one.bytes);
 }
 
-// A decoder of random sizes, its operations as program.py makes them, and steps until its cache is full.
+// A decoder of random sizes with the operations of program.py, and steps until its cache is full.
 struct Decoder {
   Case &c;
   Random &random;
   int32_t rows, hidden_size, intermediate_size, vocab_size;
   std::vector<bw_op> ops;
-  std::vector<bw_activations *> forms, tail_forms;
+  std::vector<bw_activations *> forms, logit_forms;
   bw_memory<float> x;
 
   template <class T>
-  void add(bw_kind kind, T *what, bool tail = false) {
-    ops.push_back({kind, tail, {what, sizeof(T)}});
+  void add(bw_kind kind, T *what, bool logit_rows_only = false) {
+    ops.push_back({kind, logit_rows_only, {what, sizeof(T)}});
   }
 
   bw_memory<float> buffer(int32_t columns) { return c.memory<float>(4 * (int64_t)rows * columns, FLOATS); }
@@ -242,23 +249,25 @@ struct Decoder {
     return {whole.at + column, whole.bytes - 4 * column};
   }
 
-  void reads(bw_targets &targets, bw_matmul &product, bw_memory<float> buffer, bool tail = false) {
+  void reads(bw_quantized_inputs &quantized_inputs, bw_matmul &product, bw_memory<float> buffer,
+             bool logit_rows_only = false) {
     for (int32_t i = 0; i < product.count; i++) {
       const bw_matrix &w = *product.matrix[i];
       product.in[i] = activations(c, w, buffer, rows);
-      (tail ? tail_forms : forms).push_back(product.in[i]);
+      (logit_rows_only ? logit_forms : forms).push_back(product.in[i]);
       if (!w.block) continue;
-      targets.order[targets.count] = w.order;
-      targets.to[targets.count++] = product.in[i];
+      quantized_inputs.order[quantized_inputs.count] = w.order;
+      quantized_inputs.to[quantized_inputs.count++] = product.in[i];
     }
-    c.may_change({&targets.count, &product.count});
+    c.may_change({&quantized_inputs.count, &product.count});
   }
 
-  bw_matmul *linear(std::initializer_list<int32_t> outputs, int32_t inputs, bw_memory<float> out, int32_t columns) {
+  bw_matmul *linear(std::initializer_list<int32_t> out_features, int32_t in_features, bw_memory<float> out,
+                    int32_t columns) {
     bw_matmul &op = *c.made<bw_matmul>();
     int32_t column = 0;
-    for (const int32_t each : outputs) {
-      op.matrix[op.count] = matrix(c, each, inputs, true);
+    for (const int32_t each : out_features) {
+      op.matrix[op.count] = matrix(c, each, in_features, true);
       op.out[op.count] = from(out, column);
       op.stride[op.count++] = columns;
       column += each;
@@ -308,23 +317,23 @@ struct Decoder {
     const int32_t query_size = op.num_heads * op.head_dim, key_size = op.num_kv_heads * op.head_dim, all = query_size + 2 * key_size;
     bw_rmsnorm *first = norm(normed, {});
     bw_matmul *qkv = random.one_in(2) ? linear({all}, hidden_size, op.q, all) : linear({query_size, key_size, key_size}, hidden_size, op.q, all);
-    reads(first->targets, *qkv, normed);
+    reads(first->quantized_inputs, *qkv, normed);
     const bool later = random.one_in(2);
     bw_memory<float> y = later ? buffer(hidden_size) : x;
     bw_matmul *output = query_size % 32 ? nullptr : linear({hidden_size}, query_size, y, hidden_size);
-    if (output) output->add = !later, reads(op.targets, *output, op.out);
+    if (output) output->add = !later, reads(op.quantized_inputs, *output, op.out);
     add(BW_RMSNORM, first), add(BW_MATMUL, qkv), add(BW_QK_NORM_ROPE, &op), add(BW_ATTENTION, &op), add(BW_SPLIT_KV_REDUCE, &op);
     if (output) add(BW_MATMUL, output);
     bw_rmsnorm *second = norm(normed, later ? y : bw_memory<float>{});
     bw_memory<float> gates = buffer(2 * intermediate_size), up = from(gates, intermediate_size);
     bw_matmul *both = linear({intermediate_size, intermediate_size}, hidden_size, gates, 2 * intermediate_size);
-    reads(second->targets, *both, normed);
+    reads(second->quantized_inputs, *both, normed);
     bw_gated_activation &gate = *c.made<bw_gated_activation>();
     gate.activation = random.below(3), gate.intermediate_size = intermediate_size, gate.gate = {gates.at, gates.bytes}, gate.up = {up.at, up.bytes};
     gate.stride = 2 * intermediate_size, gate.out = buffer(intermediate_size);
     bw_matmul *down = linear({hidden_size}, intermediate_size, x, hidden_size);
     down->add = 1;
-    reads(gate.targets, *down, gate.out);
+    reads(gate.quantized_inputs, *down, gate.out);
     add(BW_RMSNORM, second), add(BW_MATMUL, both), add(BW_GATED_ACTIVATION, &gate), add(BW_MATMUL, down);
     c.may_change({&gate.activation, &gate.intermediate_size});
   }
@@ -341,7 +350,7 @@ struct Decoder {
     bw_memory<float> out = buffer(hidden_size);
     bw_rmsnorm *last = norm(out, {});
     bw_matmul *head = linear({vocab_size}, hidden_size, {}, vocab_size);
-    reads(last->targets, *head, out, true);
+    reads(last->quantized_inputs, *head, out, true);
     add(BW_RMSNORM, last, true), add(BW_MATMUL, head, true);
     bw_logits &logits = *c.made<bw_logits>();
     logits.vocab_size = vocab_size, logits.scale = 0.5f, logits.softcap = random.one_in(2) ? 0 : 30;
@@ -363,16 +372,16 @@ void program() {
   for (int32_t i = random.from(1, 2); i > 0; i--) d.block(context);
   d.ends(false);
   std::vector<bw_activations *> forms = d.forms;
-  forms.insert(forms.end(), d.tail_forms.begin(), d.tail_forms.end());
+  forms.insert(forms.end(), d.logit_forms.begin(), d.logit_forms.end());
   bw_program p = {};
   p.ops = {d.ops.data(), (int64_t)(d.ops.size() * sizeof(bw_op))}, p.count = (int32_t)d.ops.size();
   p.activations = {forms.data(), (int64_t)(forms.size() * sizeof forms[0])}, p.activation_count = (int32_t)forms.size();
-  p.tail_activations = (int32_t)d.tail_forms.size(), p.threads = random.from(1, 3);
+  p.logit_activations = (int32_t)d.logit_forms.size(), p.threads = random.from(1, 3);
   p.scratch_size = bw_scratch_size(p.ops, p.count);
   if (p.scratch_size < 0) fail("sound attention arguments are refused");
   p.scratch = c.memory<float>(4 * p.scratch_size * p.threads, NOTHING);
-  if (random.one_in(4)) p.spent = c.memory<int64_t>(8 * BW_KINDS, NOTHING);
-  c.may_change({&p.count, &p.activation_count, &p.tail_activations});
+  if (random.one_in(4)) p.op_nanoseconds = c.memory<int64_t>(8 * BW_KINDS, NOTHING);
+  c.may_change({&p.count, &p.activation_count, &p.logit_activations});
   c.change();
   for (int32_t position = 0; position < context;) {
     bw_step step = {};
@@ -403,7 +412,7 @@ void program() {
 
 }  // namespace
 
-// What sanitizers call before they end the process.
+// Called by sanitizers before they end the process.
 extern "C" __attribute__((weak)) void __sanitizer_set_death_callback(void (*)());
 
 int main(int count, char **words) {

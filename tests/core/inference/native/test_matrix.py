@@ -124,7 +124,7 @@ def test_a_tensor_in_pieces_gives_no_address() -> None:
         library.memory(torch.zeros(4, 4).t())
 
 
-@pytest.mark.parametrize("field", ["outputs", "inputs", "group", "block", "bits", "planes", "scales"])
+@pytest.mark.parametrize("field", ["out_features", "in_features", "group_size", "block", "bits", "planes", "scales"])
 @pytest.mark.parametrize("value", [-1, 100, (1 << 31) - 1])
 def test_the_kernels_refuse_a_matrix_that_cannot_be(field: str, value: int) -> None:
     packed, row = matrix.pack(layer(LayerScheme(4, 64))), torch.empty(256)

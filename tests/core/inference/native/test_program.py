@@ -98,7 +98,7 @@ def test_a_profile_says_where_the_time_goes(folder: Path) -> None:
     runner = load(folder)
     runner.program.profile(True)
     runner.extend(TEXT)
-    spent = dict(zip(op_graph.KINDS, runner.program.spent.tolist(), strict=True))
+    spent = dict(zip(op_graph.KINDS, runner.program.op_nanoseconds.tolist(), strict=True))
     assert all(
         spent[kind] > 0 for kind in ("embedding", "rmsnorm", "matmul", "gated_activation", "qk_norm_rope", "attention")
     )
