@@ -50,7 +50,7 @@ class ConfigLayout:
         return {plan.scheme for _, plan in self.plans if plan.scheme.quantized}
 
 
-def lay_out(plans: Sequence[LayerPlan], module_name: ModuleName) -> ConfigLayout:
+def config_layout(plans: Sequence[LayerPlan], module_name: ModuleName) -> ConfigLayout:
     """Build the `ConfigLayout` of a plan.
 
     Raises:

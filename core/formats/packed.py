@@ -205,7 +205,7 @@ class PackedWriter:
         self._tensors.leave()
 
 
-def lay_out_tensors(
+def packed_tensors(
     tree: ModelTree, quantized: Mapping[str, LayerPlan], packing: Packing
 ) -> tuple[list[TensorPlan], list[str]]:
     """Return all tensors of an output, and the names of those that are copied from the source.

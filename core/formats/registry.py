@@ -12,9 +12,9 @@ from typing import Any
 
 from core.errors import BadInput, UnsupportedModel
 from core.formats import auto_round, awq, gptq, limits
-from core.formats.config_names import ConfigLayout, ModuleName, lay_out
+from core.formats.config_names import ConfigLayout, ModuleName, config_layout
 from core.formats.names import AUTO_ROUND, AWQ, FORMATS, GPTQ, PLAIN, is_gguf
-from core.formats.packed import PackedPlan, lay_out_tensors
+from core.formats.packed import PackedPlan, packed_tensors
 from core.formats.packing import Packing
 from core.formats.stored import FormatPlan
 from core.model.tree import LayerPlan, ModelTree
@@ -88,10 +88,10 @@ def plan_packed(
         UnsupportedModel: the block structure of the loaded model differs from that of the checkpoint.
     """
     limits.check(name, tree, plans)
-    layout = lay_out(plans, module_name)
+    layout = config_layout(plans, module_name)
     quantized = {item.linear.name: item for item in plans if item.scheme.quantized}
     packing = _packing(name, layout)
-    tensors, copied = lay_out_tensors(tree, quantized, packing)
+    tensors, copied = packed_tensors(tree, quantized, packing)
     asymmetric = any(not scheme.sym for scheme in layout.schemes)
     least = packing.zero_bias if asymmetric else 0
     notes = []

@@ -130,7 +130,7 @@ class CheckpointWriter(ClosedOrAborted):
         self._plans = {tensor.name: tensor for tensor in tensors}
         if len(self._plans) != len(tensors):
             raise ValueError("a tensor is planned twice")
-        self._shards = _lay_out(folder, tensors, max_shard_bytes)
+        self._shards = _planned_shards(folder, tensors, max_shard_bytes)
         self._shard_of = {name: shard for shard in self._shards for name in shard.places}
         self._missing = dict.fromkeys(self._plans)
         self._lock = threading.Lock()
@@ -280,7 +280,7 @@ class CheckpointWriter(ClosedOrAborted):
             raise
 
 
-def _lay_out(folder: Path, tensors: Sequence[TensorPlan], limit: int) -> list[_Shard]:
+def _planned_shards(folder: Path, tensors: Sequence[TensorPlan], limit: int) -> list[_Shard]:
     groups: list[list[TensorPlan]] = [[]]
     size = 0
     for tensor in tensors:

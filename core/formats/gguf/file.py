@@ -112,7 +112,7 @@ class GgufWriter(ClosedOrAborted):
         self._slots = {slot.name: slot for slot in tensors}
         if len(self._slots) != len(tensors) or len({entry.key for entry in metadata}) != len(metadata):
             raise ValueError("a tensor or a key is duplicated")
-        self._header, self._places, self.total_bytes = _lay_out(metadata, tensors)
+        self._header, self._places, self.total_bytes = _file_layout(metadata, tensors)
         self._missing = dict.fromkeys(self._slots)
         self._lock = threading.Lock()
         self._stream: BinaryIO | None = None
@@ -219,10 +219,10 @@ class GgufWriter(ClosedOrAborted):
 
 def header_bytes(metadata: Sequence[Entry], tensors: Sequence[TensorSlot]) -> int:
     """Return the bytes of a file before its first tensor."""
-    return len(_lay_out(metadata, tensors)[0])
+    return len(_file_layout(metadata, tensors)[0])
 
 
-def _lay_out(metadata: Sequence[Entry], tensors: Sequence[TensorSlot]) -> tuple[bytes, dict[str, int], int]:
+def _file_layout(metadata: Sequence[Entry], tensors: Sequence[TensorSlot]) -> tuple[bytes, dict[str, int], int]:
     """Return the padded header, the absolute offset of each tensor, and the length of the file."""
     parts = [struct.pack("<IIQQ", GGUF_MAGIC, _VERSION, len(tensors), len(metadata))]
     parts += [entry.packed for entry in metadata]

@@ -72,7 +72,7 @@ def import_config(model: GgufModel, should_stop: ShouldStop = never) -> Path:
     """Return a folder with config.json, generation_config.json and the tokenizer of a GGUF file, without weights.
 
     Raises:
-        CorruptFile: its vocabulary makes no tokenizer.
+        CorruptFile: the vocabulary is invalid.
         UnsupportedModel: the tokenizer is not supported.
         DiskFull, OutputProblem: the cache cannot be written.
         Cancelled: `should_stop` said so.
@@ -163,7 +163,7 @@ def _cache(target: Path, should_stop: ShouldStop) -> Iterator[None]:
     except OSError as error:
         if error.errno == errno.ENOSPC:
             raise DiskFull(f"The disk of {root} is full.", "Free some space and try again.") from error
-        raise OutputProblem(f"{root} cannot be written: {error.strerror}.", "Check its rights.") from error
+        raise OutputProblem(f"{root} cannot be written: {error.strerror}.", "Check its permissions.") from error
 
 
 @contextmanager
@@ -233,7 +233,7 @@ def _write_configs(model: GgufModel, stage: Path) -> None:
 
 
 def _write_tensors(model: GgufModel, stage: Path, written: _Written) -> None:
-    plans = [TensorPlan(name, "BF16", model.places[name].shape) for name in model.tensors]
+    plans = [TensorPlan(name, "BF16", model.mapped[name].shape) for name in model.tensors]
     with CheckpointWriter(stage, plans) as writer:
         for name, tensor in model.tensors.items():
             written.add(0)

@@ -28,14 +28,14 @@ FLOATS: Final = ("F32", "F16", "BF16")
 
 
 @dataclass(frozen=True)
-class GgufPlace:
-    """A tensor of the file and its layout in the model.
+class MappedTensor:
+    """A tensor of the file, with the conversion to a parameter of the model.
 
     Attributes:
-        tensor: of the file.
-        heads: number of heads whose rows are interleaved in the file; 0 for rows in their own order.
-        shift: what the file's values exceed the model's by.
-        transposed: the model has the matrix as [in, out], the file as [out, in].
+        tensor: tensor of the file.
+        heads: number of heads whose rows are interleaved in the file; 0 for rows in the order of the model.
+        shift: value to subtract from those of the file.
+        transposed: whether the model has the matrix as [in, out] and the file as [out, in].
     """
 
     tensor: GgufTensor
@@ -70,36 +70,36 @@ class GgufModel:
         header: of the file.
         config: contents of config.json.
         generation: contents of generation_config.json: the tokens that begin and end texts.
-        places: place in the file of each parameter, in the model's order; a tied head has none.
+        mapped: tensor of the file for each parameter, in the order of the model; a tied head has none.
     """
 
     path: Path
     header: GgufHeader
     config: dict[str, Any]
     generation: dict[str, Any]
-    places: dict[str, GgufPlace]
+    mapped: dict[str, MappedTensor]
 
     @cached_property
     def tensors(self) -> dict[str, GgufTensor]:
         """The tensor of the file for each parameter of the model."""
-        return {name: place.tensor for name, place in self.places.items()}
+        return {name: mapped.tensor for name, mapped in self.mapped.items()}
 
     def values(self, name: str) -> _Array:
         """Return a parameter as the model has it, float32."""
-        place = self.places[name]
-        found = gguf_values.values(place.tensor)
-        if place.order is not None:
-            found = found[place.order]
-        if place.transposed:
+        mapped = self.mapped[name]
+        found = gguf_values.values(mapped.tensor)
+        if mapped.order is not None:
+            found = found[mapped.order]
+        if mapped.transposed:
             found = np.ascontiguousarray(found.T)
-        if place.shift:
+        if mapped.shift:
             with np.errstate(invalid="ignore"):  # callers check for damaged numbers
-                found -= np.float32(place.shift)
+                found -= np.float32(mapped.shift)
         return found
 
 
 def open_gguf_model(path: Path) -> GgufModel:
-    """Read the header of a GGUF file and find the place of each tensor in the model.
+    """Read the header of a GGUF file and map its tensors to the parameters of the model.
 
     Raises:
         CorruptFile: the file is damaged, or lacks a tensor.
@@ -114,7 +114,7 @@ def open_gguf_model(path: Path) -> GgufModel:
     value = config.to_diff_dict()
     value.pop("_name_or_path", None)
     value |= old_rope_keys(value.get("rope_parameters"))
-    return GgufModel(header.path, header, value, _generation(config, header), _places(header, model, header.label))
+    return GgufModel(header.path, header, value, _generation(config, header), _map_tensors(header, model, header.label))
 
 
 def _generation(config: Any, header: GgufHeader) -> dict[str, Any]:
@@ -134,12 +134,12 @@ def _empty_model(config: Any, label: str) -> Any:
         return auto.from_config(config)
 
 
-def _places(header: GgufHeader, model: Any, label: str) -> dict[str, GgufPlace]:
-    """Return the place in the file of every parameter of the model, by name.
+def _map_tensors(header: GgufHeader, model: Any, label: str) -> dict[str, MappedTensor]:
+    """Return the tensor of the file for every parameter of the model, by name.
 
     Raises:
-        UnsupportedModel: a tensor is left over.
-        CorruptFile: one is missing or has another shape.
+        UnsupportedModel: the file has additional tensors.
+        CorruptFile: a tensor is missing or has another shape.
     """
     architecture = READ_FROM_GGUF[header.architecture]
     left = {name: tensor for name, tensor in header.tensors.items() if name not in FACTORS}
@@ -151,12 +151,12 @@ def _places(header: GgufHeader, model: Any, label: str) -> dict[str, GgufPlace]:
         tensor = left.pop(architecture.gguf_name(name), None)
         if tensor is None:
             raise CorruptFile(f"{label} has no tensor for {name}.", "Fetch the file again.")
-        place = _place(architecture, tensor, model.config, label)
-        if place.shape != tuple(parameter.shape):
+        mapped = _map_tensor(architecture, tensor, model.config, label)
+        if mapped.shape != tuple(parameter.shape):
             raise CorruptFile(
                 f"{label} has {name} as {tensor.shape} where its metadata say {tuple(parameter.shape)}.", ""
             )
-        found[name] = place
+        found[name] = mapped
     if left:
         raise UnsupportedModel(
             f"{label} has {len(left)} tensors that are not part of the model, such as {next(iter(left))[:80]!r}.",
@@ -165,11 +165,11 @@ def _places(header: GgufHeader, model: Any, label: str) -> dict[str, GgufPlace]:
     return found
 
 
-def _place(architecture: Architecture, tensor: GgufTensor, config: Any, label: str) -> GgufPlace:
+def _map_tensor(architecture: Architecture, tensor: GgufTensor, config: Any, label: str) -> MappedTensor:
     assert architecture.gguf is not None
     key = heads_key(architecture.gguf, tensor.name)
     heads = getattr(config, key) if key else 0
     if key and (type(heads) is not int or heads < 1 or tensor.shape[0] % (2 * heads)):
         raise CorruptFile(f"{label} has rows of {tensor.name} that are not those of {heads} heads.", "")
     transposed = architecture.gguf.transposed and tensor.name.startswith("blk.") and len(tensor.shape) == 2
-    return GgufPlace(tensor, heads, shift_of(architecture, tensor.name), transposed)
+    return MappedTensor(tensor, heads, shift_of(architecture, tensor.name), transposed)

@@ -81,7 +81,7 @@ def rule(tokenizer: dict[str, Any]) -> str:
     name = NAMES.get((steps, whole))
     if name is None:
         raise UnsupportedModel(
-            "The tokenizer cuts text by a rule that no pre-tokenizer of llama.cpp is known to follow.",
+            "The tokenizer splits text by a rule that no pre-tokenizer of llama.cpp implements.",
             "Choose another format, such as auto_round.",
         )
     return name

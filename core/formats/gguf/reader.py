@@ -20,7 +20,7 @@ from core.errors import CorruptFile
 from core.formats.gguf import values as gguf_values
 from core.formats.gguf.blocks import BlockLinear, decode
 from core.formats.gguf.importing import import_config
-from core.formats.gguf.model import GgufModel, GgufPlace, open_gguf_model
+from core.formats.gguf.model import GgufModel, MappedTensor, open_gguf_model
 from core.formats.gguf.tensor_map import TensorMap
 from core.model.folder import read_config
 from core.model.gguf_header import GgufTensor, read_gguf_header
@@ -52,45 +52,45 @@ class GgufStore(TensorStore):
             UnsupportedModel: its block type is not read.
             ModelNotFound: the file is gone.
         """
-        info, place = self.info(name), self._model.places[name]
-        if not place.as_stored:
+        info, mapped = self.info(name), self._model.mapped[name]
+        if not mapped.as_stored:
             return torch.from_numpy(self._model.values(name)).reshape(info.shape)
-        raw = gguf_values.read_rows(place.tensor)
-        value = torch.from_numpy(raw).view(self.dtype(name)).reshape(place.tensor.shape)
-        value = value if place.order is None else value[torch.from_numpy(place.order)]
-        return value.T.contiguous() if place.transposed else value
+        raw = gguf_values.read_rows(mapped.tensor)
+        value = torch.from_numpy(raw).view(self.dtype(name)).reshape(mapped.tensor.shape)
+        value = value if mapped.order is None else value[torch.from_numpy(mapped.order)]
+        return value.T.contiguous() if mapped.transposed else value
 
     def rows(self, name: str, index: Tensor) -> Tensor:
         """Return rows `index` (int64 [n]) of a matrix, [n, columns], without reading other rows."""
         self.info(name)
-        place = self._model.places[name]
-        if place.transposed or place.shift:
+        mapped = self._model.mapped[name]
+        if mapped.transposed or mapped.shift:
             return self.get(name)[index]
-        wanted = index.numpy() if place.order is None else place.order[index.numpy()]
-        raw = gguf_values.gather_rows(place.tensor, wanted)
-        if place.as_stored:
+        wanted = index.numpy() if mapped.order is None else mapped.order[index.numpy()]
+        raw = gguf_values.gather_rows(mapped.tensor, wanted)
+        if mapped.as_stored:
             return torch.from_numpy(raw).view(self.dtype(name))
-        return torch.from_numpy(gguf_values.decode_rows(raw, place.tensor))
+        return torch.from_numpy(gguf_values.decode_rows(raw, mapped.tensor))
 
     def blocks(self, name: str, index: Tensor) -> tuple[str, Tensor] | None:
         """Return the block type of a matrix and the stored bytes of rows `index`, uint8 [n, bytes of a row]."""
         self.info(name)
-        place = self._model.places[name]
-        kind = place.tensor.kind.name.lower()
-        if kind not in TYPES or place.transposed or place.shift:
+        mapped = self._model.mapped[name]
+        kind = mapped.tensor.kind.name.lower()
+        if kind not in TYPES or mapped.transposed or mapped.shift:
             return None
-        wanted = index.numpy() if place.order is None else place.order[index.numpy()]
-        return kind, torch.from_numpy(gguf_values.gather_rows(place.tensor, wanted))
+        wanted = index.numpy() if mapped.order is None else mapped.order[index.numpy()]
+        return kind, torch.from_numpy(gguf_values.gather_rows(mapped.tensor, wanted))
 
     def chunks(self, name: str) -> Iterator[bytes]:
         """Yield the bytes of the tensor in its dtype of the table, in pieces."""
         self.info(name)
-        place = self._model.places[name]
-        if place.order is not None or place.transposed or place.shift:
+        mapped = self._model.mapped[name]
+        if mapped.order is not None or mapped.transposed or mapped.shift:
             yield self.get(name).reshape(-1).view(torch.uint8).numpy().tobytes()
             return
-        for raw in gguf_values.raw_chunks(place.tensor):
-            yield (raw if place.as_stored else gguf_values.decode_rows(raw, place.tensor)).tobytes()
+        for raw in gguf_values.raw_chunks(mapped.tensor):
+            yield (raw if mapped.as_stored else gguf_values.decode_rows(raw, mapped.tensor)).tobytes()
 
 
 class GgufCheckpoint:
@@ -98,7 +98,7 @@ class GgufCheckpoint:
 
     Attributes:
         path: the file.
-        model: config, names and places of the tensors.
+        model: config, and the tensors of the file by the names of the parameters.
         config: contents of config.json.
         schemes: name of each linear in one of the types of `core.block_types` -> its scheme, in the model's order.
         plain: names of all other tensors.
@@ -132,7 +132,7 @@ class GgufCheckpoint:
             for name, tensor in self.model.tensors.items()
             if _is_quantized_linear(name, tensor)
         }
-        self.plain = [name for name in self.model.places if name.removesuffix(_WEIGHT) not in self.schemes]
+        self.plain = [name for name in self.model.mapped if name.removesuffix(_WEIGHT) not in self.schemes]
 
     @cached_property
     def folder(self) -> Path:
@@ -191,14 +191,14 @@ class GgufCheckpoint:
         return kind if len(tensor.shape) == 2 and kind in TYPES else ""
 
     def _decoded(self, name: str, start: int = 0, stop: int | None = None) -> BlockLinear:
-        place = self.model.places[name + _WEIGHT]
-        kind = place.tensor.kind.name.lower()
-        if place.order is None:
-            raw = gguf_values.read_rows(place.tensor, start, stop)
+        mapped = self.model.mapped[name + _WEIGHT]
+        kind = mapped.tensor.kind.name.lower()
+        if mapped.order is None:
+            raw = gguf_values.read_rows(mapped.tensor, start, stop)
         elif stop is None:
-            raw = gguf_values.read_rows(place.tensor)[place.order]
+            raw = gguf_values.read_rows(mapped.tensor)[mapped.order]
         else:
-            raw = gguf_values.gather_rows(place.tensor, place.order[start:stop])
+            raw = gguf_values.gather_rows(mapped.tensor, mapped.order[start:stop])
         return decode(name, kind, torch.from_numpy(raw))
 
     def dense_table(self) -> dict[str, TensorInfo]:
@@ -219,29 +219,29 @@ def _as_planned(path: Path, folder: Path, tensor_map: TensorMap) -> GgufModel:
     """Return the model in a file that was written by a tensor map."""
     header = read_gguf_header(path)
     left = dict(header.tensors)
-    places = {}
+    mapped = {}
     for item in tensor_map.mapped:
         name = f"{item.linear}{_WEIGHT}" if item.linear else item.source
         tensor = left.pop(item.name, None)
         if tensor is None or tensor.shape != item.shape:
             raise CorruptFile(f"{path.name} does not have {item.name} as it was planned.", "Please report this.")
-        places[name] = GgufPlace(tensor, item.heads, item.shift)
+        mapped[name] = MappedTensor(tensor, item.heads, item.shift)
     extra = set(left) - set(tensor_map.computed)
     if extra:
         raise CorruptFile(f"{path.name} has {min(extra)[:80]!r}, which was not planned.", "Please report this.")
-    return GgufModel(path, header, read_config(folder), {}, places)
+    return GgufModel(path, header, read_config(folder), {}, mapped)
 
 
 def _is_quantized_linear(name: str, tensor: GgufTensor) -> bool:
     """Return whether a tensor is the weight of a linear layer in a type of `core.block_types`."""
-    place = tensor.name.startswith("blk.") or tensor.name == "output.weight"
-    return place and name.endswith(_WEIGHT) and len(tensor.shape) == 2 and tensor.kind.name.lower() in TYPES
+    linear = tensor.name.startswith("blk.") or tensor.name == "output.weight"
+    return linear and name.endswith(_WEIGHT) and len(tensor.shape) == 2 and tensor.kind.name.lower() in TYPES
 
 
 def _info(model: GgufModel, name: str) -> TensorInfo:
-    place = model.places[name]
-    tensor = place.tensor
-    if place.as_stored:
+    mapped = model.mapped[name]
+    tensor = mapped.tensor
+    if mapped.as_stored:
         end = tensor.start + tensor.nbytes
-        return TensorInfo(name, tensor.kind.name, place.shape, tensor.path.name, tensor.start, end)
-    return TensorInfo(name, "F32", place.shape, tensor.path.name, 0, 4 * int(np.prod(place.shape)))
+        return TensorInfo(name, tensor.kind.name, mapped.shape, tensor.path.name, tensor.start, end)
+    return TensorInfo(name, "F32", mapped.shape, tensor.path.name, 0, 4 * int(np.prod(mapped.shape)))

@@ -1,11 +1,11 @@
-"""The search for scales and minimums of groups of weights: least squared error, compiled, one group at a time.
+"""Search for the scales and minimums of groups of weights with the least squared error, compiled with numba.
 
 For every candidate scale the weights are rounded to integers, and the scale is fitted to the integers by linear least
 squares, as in ggml's `make_qx_quants` and `make_qkx2_quants`. Unlike there, the objective is the error itself, both
 signs of a scale are tried, and small candidates are included, because a single important input may dominate a group.
-The scales of a K type are multiples of a float16: first the best scale of every group, then the float16 whose multiples
-are nearest to them, and then multiples and float16 alternately, always by the error of the weights.
-The search always runs on the CPU, where a matrix takes seconds.
+The scales of a K-quant are integer multiples of a float16. The search first finds the best scale of every group, then
+the float16 whose multiples are nearest to them, and then optimizes multiples and float16 alternately for the least
+error of the weights. The search always runs on the CPU, where a matrix takes seconds.
 
 In all functions, x are the weights of a group and w the weights of their squared errors, both float32; level 0 of a
 symmetric group is its middle.
@@ -21,12 +21,12 @@ from numba import njit
 Array = np.ndarray[Any, Any]
 
 _ROUNDS = 2
-"""Most iterations of choosing multiples and float16 alternately."""
+"""Maximum number of alternations between multiples and float16."""
 _LARGEST = np.float32(65504.0)
 _SMALLEST_NORMAL = np.float32(2.0**-14)
 _STEP_BELOW = np.float32(2.0**24)
 
-# Sums in any order, and x * y + z in one rounding: the choice may differ in its last bit, never what is stored.
+# Allow sums in any order and fused multiply-add: errors of candidates may differ in the last bit, stored values do not.
 _compiled = njit(nogil=True, cache=True, fastmath={"reassoc", "nsz", "contract"}, error_model="numpy")
 _exact = njit(nogil=True, cache=True, error_model="numpy")
 
@@ -105,9 +105,11 @@ def _best_scale(x, w, low, high, shares):  # type: ignore[no-untyped-def] # prag
 
 @_compiled
 def _fit_range(x, w, q, step, zero, high, mean, weight, below):  # type: ignore[no-untyped-def] # pragma: no cover
-    """Best scale and level 0 for the nearest levels, the error's fall, and the levels' weighted spread and square.
+    """Fit scale and level 0 to the nearest levels by least squares.
 
-    x is centred: its weighted mean, `mean`, is taken off. With `below` level 0 of the true weights is at most 0.
+    Returns the scale, the level 0, the reduction of the error, and the weighted sums of squares of the levels, around
+    their mean and around 0. The weighted mean `mean` is subtracted from x. With `below`, level 0 of the original
+    weights is at most 0.
     """
     inverse = _inverse(step)
     by_x = by_one = spread = np.float32(0)
@@ -130,7 +132,10 @@ def _fit_range(x, w, q, step, zero, high, mean, weight, below):  # type: ignore[
 
 @_compiled
 def _best_range(x, w, high, below, cuts, centred, q):  # type: ignore[no-untyped-def] # pragma: no cover
-    """Scale and level 0 of least error for levels 0 to `high`, and the levels' spread and square; `q` is room."""
+    """Return scale and level 0 of least error for levels 0 to `high`, the sums of `_fit_range`, and the sum of w.
+
+    `centred` and `q` are work buffers.
+    """
     weight, mean = np.float32(0), np.float32(0)
     for i in range(x.size):
         weight += w[i]
@@ -156,9 +161,9 @@ def _best_range(x, w, high, below, cuts, centred, q):  # type: ignore[no-untyped
 
 @_exact
 def _common(values, stiffness, tries, low, high):  # type: ignore[no-untyped-def] # pragma: no cover
-    """The float16 of a block whose integer multiples are nearest to some values.
+    """Return the float16 of a block whose integer multiples are nearest to `values`.
 
-    `stiffness` is what a squared difference of a value counts, `tries` what multiple the largest may be.
+    `stiffness` has the weights of the squared differences, `tries` the candidate multiples of the largest value.
     """
     largest = values[np.abs(values).argmax()]
     least, best = np.inf, np.float32(0)
@@ -186,7 +191,7 @@ def _nearest(value, unit, low, high):  # type: ignore[no-untyped-def] # pragma: 
 
 @_exact
 def _choose(x, w, size, d, m, scales, mins, low, high, bounds, costs):  # type: ignore[no-untyped-def] # pragma: no cover
-    """Move every group's integers to the best of their neighbours; `costs` get the errors."""
+    """Replace the integers of every group by the best of their neighbours; write the errors to `costs`."""
     reach = 0 if m == 0 else 1
     for g in range(scales.size):
         part, count = _block(x, g, size), _block(w, g, size)
@@ -203,7 +208,7 @@ def _choose(x, w, size, d, m, scales, mins, low, high, bounds, costs):  # type: 
 
 @_exact
 def _fit_units(x, w, size, d, m, scales, mins, low, high):  # type: ignore[no-untyped-def] # pragma: no cover
-    """The float16 of least error for the integers as they are: the normal equations of x = d s q - m n."""
+    """Return the float16 values d and m of least error for fixed integers (normal equations of x = d s q - m n)."""
     pull = lift = stiff = cross = other = 0.0
     for g in range(scales.size):
         part, count = _block(x, g, size), _block(w, g, size)
@@ -225,7 +230,7 @@ def _fit_units(x, w, size, d, m, scales, mins, low, high):  # type: ignore[no-un
 
 @_exact
 def _settle(x, w, size, d, m, scales, mins, low, high, bounds, costs):  # type: ignore[no-untyped-def] # pragma: no cover
-    """Choose integers and float16 in turn, as long as the error falls; the float16."""
+    """Optimize integers and float16 values alternately while the error decreases; return d and m."""
     for _ in range(_ROUNDS):
         _choose(x, w, size, d, m, scales, mins, low, high, bounds, costs)
         other_d, other_m = _fit_units(x, w, size, d, m, scales, mins, low, high)
@@ -248,7 +253,9 @@ def legacy_scales(weight, w, bits, shares, d, first, last):  # type: ignore[no-u
         for g in range(d.shape[1]):
             x, count = _block(weight[row], g, size), _block(w, g, size)
             step = _step(_best_scale(x, count, -top, top - 1, shares)[0])
-            if 0 < abs(step) < _SMALLEST_NORMAL:  # float16 is coarse there: the nearest may cut off the largest weights
+            if (
+                0 < abs(step) < _SMALLEST_NORMAL
+            ):  # float16 is coarse here, so the nearest value may clip the largest weights
                 larger = step + np.float32(np.copysign(1.0, step)) / _STEP_BELOW
                 if _error(x, count, larger, np.float32(0), -top, top - 1) < _error(
                     x, count, step, np.float32(0), -top, top - 1
@@ -303,7 +310,7 @@ def nested_ranges(weight, w, bits, cuts, tries, bounds, d, m, scales, mins, firs
             for g in range(per):
                 part, share = _block(x, g, size), _block(count, g, size)
                 codes[g], zero, spread, square, total = _best_range(part, share, high, True, cuts, centred, q)
-                # What an error of the one costs if the other may follow it.
+                # Cost of an error of one value if the other one is adjusted to it.
                 lows[g], firm[g], loose[g] = -zero, spread, total * spread * _inverse(square)
             unit = _common(codes, firm, tries, bounds[0], bounds[1])
             lift = _common(lows, loose, tries, bounds[0], bounds[1])

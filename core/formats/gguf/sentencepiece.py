@@ -40,7 +40,7 @@ def from_json(tokenizer: dict[str, Any]) -> Tokens:
             f"The tokenizer is of the kind {str(model.get('type'))[:40]}, which is not written to GGUF files.", _HINT
         )
     tokens = Tokens("llama", "default")
-    tokens.prefix, notes = _blanks(tokenizer)
+    tokens.prefix, notes = _space_prefix(tokenizer)
     tokens.notes += notes
     tokens.added = added_tokens(tokenizer.get("added_tokens") or [])
     scores = _scores(model)
@@ -90,8 +90,8 @@ def from_model(path: Path, added: list[Added]) -> Tokens:
     return tokens
 
 
-def _blanks(tokenizer: dict[str, Any]) -> tuple[bool, list[str]]:
-    """Return whether a space is put before the text, by the normalizer or the pre-tokenizer, and notes."""
+def _space_prefix(tokenizer: dict[str, Any]) -> tuple[bool, list[str]]:
+    """Return whether the normalizer or the pre-tokenizer adds a space before the text, and notes."""
     steps = _flat(tokenizer.get("normalizer"), "normalizers")
     cuts = _flat(tokenizer.get("pre_tokenizer"), "pretokenizers")
     prefix, replaced, notes = False, False, list[str]()
@@ -102,26 +102,26 @@ def _blanks(tokenizer: dict[str, Any]) -> tuple[bool, list[str]]:
             replaced = True
         else:
             raise UnsupportedModel(
-                f"The tokenizer changes text by {str(step.get('type'))[:40]} before it cuts it, llama.cpp does not.",
+                f"The tokenizer changes text by {str(step.get('type'))[:40]} before splitting it; llama.cpp does not.",
                 _HINT,
             )
     for cut in cuts:
         if cut.get("type") == "Metaspace" and not replaced and cut.get("replacement") == BLANK:
             if cut.get("split", True) and any(BLANK in text[1:] for text in tokenizer["model"]["vocab"]):
-                raise UnsupportedModel("The tokenizer cuts text at blanks, and llama.cpp does not.", _HINT)
+                raise UnsupportedModel("The tokenizer splits text at spaces, which llama.cpp does not support.", _HINT)
             scheme = cut.get("prepend_scheme", "always")
             prefix, replaced = scheme != "never", True
             if scheme != "never":
                 notes.append(
-                    "Unlike this tokenizer, llama.cpp puts a blank before text behind a special token or before blanks."
+                    "Unlike this tokenizer, llama.cpp adds a space to text after a special token or before spaces."
                 )
         elif not (cut.get("type") == "Split" and cut.get("pattern") == {"String": " "} and replaced):
             # This step has no effect: all spaces are replaced by then.
             raise UnsupportedModel(
-                f"The tokenizer cuts text by {str(cut.get('type'))[:40]}, and llama.cpp does not.", _HINT
+                f"The tokenizer splits text with {str(cut.get('type'))[:40]}, which llama.cpp does not support.", _HINT
             )
     if not replaced:
-        raise UnsupportedModel("The tokenizer does not mark blanks as SentencePiece does.", _HINT)
+        raise UnsupportedModel("The tokenizer does not replace spaces as SentencePiece does.", _HINT)
     return prefix, notes
 
 
@@ -162,7 +162,7 @@ def _pair(merge: Any) -> tuple[str, str]:
 
 def _put_added(tokens: Tokens, item: Added, merged: bool) -> None:
     if merged and BLANK in item.text and not item.special:
-        # Runs of blanks: merges find them in the text as it is cut, and the token's own text is not in it before.
+        # Runs of spaces: merges produce them after normalization; the text before it does not contain the token.
         return
     text = item.text.replace(BLANK, " ") if item.normalized else item.text
     tokens.put(item.number, text, item.kind, ADDED_SCORE)

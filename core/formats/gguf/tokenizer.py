@@ -29,7 +29,7 @@ _KEYS: Final = {
     "bos": "bos_token_id", "eos": "eos_token_id", "unk": "unknown_token_id", "sep": "seperator_token_id",
     "pad": "padding_token_id", "mask": "mask_token_id",
 }  # fmt: skip
-"""Special token, as transformers calls it -> the key of llama.cpp (whose spelling it is)."""
+"""Metadata keys of llama.cpp, in its spelling, by the names of special tokens in transformers."""
 
 _EOS: Final = "eos_token_id"
 _MESSAGE_END: Final = "<|eom_id|>"
@@ -95,9 +95,9 @@ def _tokenizer(
         ]
     except (KeyError, TypeError, AttributeError, ValueError, IndexError, OverflowError, struct.error) as error:
         raise CorruptFile(
-            f"The tokenizer in {folder} is not one that transformers writes.", "Fetch the model again."
+            f"The tokenizer in {folder} is not a valid tokenizer of transformers.", "Download the model again."
         ) from error
-    name, notes = _blanks(tokens, name)
+    name, notes = _name_for_stripping(tokens, name)
     return Vocabulary(tuple(entries), (*tokens.notes, *notes), name)
 
 
@@ -107,19 +107,20 @@ def _files(folder: Path) -> list[Path]:
     return found + sorted((folder / "additional_chat_templates").glob("*.jinja"))
 
 
-def _blanks(tokens: Tokens, name: str) -> tuple[str, list[str]]:
-    """The model's name, so that llama.cpp lets special tokens swallow blanks as this tokenizer does, and notes.
+def _name_for_stripping(tokens: Tokens, name: str) -> tuple[str, list[str]]:
+    """Return the name of the model with which llama.cpp strips whitespace after special tokens as needed, and notes.
 
-    It has no key for that: of a model with Phi-3 in its name, all special tokens but three swallow what is behind them
-    (llama-vocab.cpp, "set attributes by model/tokenizer/architecture name"), and loading fails where one is missing.
+    llama.cpp has no metadata key for this: if the name of a model contains Phi-3, all special tokens except three strip
+    the whitespace after them (llama-vocab.cpp, "set attributes by model/tokenizer/architecture name"), and loading
+    fails if one of these is missing.
     """
-    swallow = {item.text for item in tokens.added if item.strips[1]}
+    stripping = {item.text for item in tokens.added if item.strips[1]}
     others = {item.text for item in tokens.added} - _KEEPING
     named = {"</s>", *_KEEPING} <= set(tokens.texts)
-    if swallow and named and swallow >= others and not swallow & _KEEPING:
+    if stripping and named and stripping >= others and not stripping & _KEEPING:
         return (name if _PHI3.search(name) else f"{name} (Phi-3)"), []
-    lost = sorted(swallow | {item.text for item in tokens.added if item.strips[0]})
-    notes = [f"llama.cpp keeps blanks beside {lost[0]}, which this tokenizer swallows."] if lost else []
+    lost = sorted(stripping | {item.text for item in tokens.added if item.strips[0]})
+    notes = [f"llama.cpp keeps the whitespace beside {lost[0]}, which this tokenizer strips."] if lost else []
     return _PHI3.sub(r"\1 3", name), notes
 
 
@@ -128,7 +129,7 @@ def _read(path: Path) -> dict[str, Any] | None:
         return None
     value = read_json(path, limit=MAX_BYTES)
     if not isinstance(value, dict):
-        raise CorruptFile(f"{path} is not a JSON object.", "Fetch the file again.")
+        raise CorruptFile(f"{path} is not a JSON object.", "Download the file again.")
     return value
 
 
@@ -142,7 +143,8 @@ def _tokens(folder: Path, settings: dict[str, Any]) -> tuple[Tokens, Any]:
     model = folder / "tokenizer.model"
     if not model.is_file():
         raise UnsupportedModel(
-            f"{folder} has neither tokenizer.json nor tokenizer.model.", "Put the tokenizer's files beside the weights."
+            f"{folder} has neither tokenizer.json nor tokenizer.model.",
+            "Add the files of the tokenizer to the folder of the model.",
         )
     listed = _read(folder / "added_tokens.json") or {}
     added = {int(number): {"content": text} for text, number in listed.items()}
@@ -168,7 +170,7 @@ def _special(
             found[kind] = number
     if "eos" not in found:
         raise UnsupportedModel(
-            "Neither tokenizer_config.json nor config.json names the token that ends a text.",
+            "Neither tokenizer_config.json nor config.json defines the end-of-text token.",
             "Add eos_token to tokenizer_config.json.",
         )
     ends = _whole(generation.get(_EOS)) or [number for kind, number in named if kind == "ends"]
@@ -184,7 +186,7 @@ def _more_ends(tokens: Tokens, eos: int, ends: list[int]) -> dict[str, int]:
     unknown = [number for number in others if tokens.texts[number] not in END_MARKS]
     if unknown[2:]:
         said = tokens.texts[unknown[2]]
-        tokens.notes.append(f"llama.cpp does not end answers at {said!r:.40}, which this model does.")
+        tokens.notes.append(f"llama.cpp does not end answers at {said!r:.40}, but this model does.")
     if not unknown and len(others) == 1:
         return {"eom" if tokens.texts[others[0]] == _MESSAGE_END else "eot": others[0]}
     return dict(zip(("eot", "eom"), unknown, strict=False))
@@ -209,7 +211,7 @@ def _begin_and_end(tokens: Tokens, numbers: dict[str, int], settings: dict[str, 
     for kind, text in (("bos", first), ("eos", last)):
         if text is not None and tokens.number(text) != numbers.get(kind):
             raise UnsupportedModel(
-                f"The tokenizer puts {text[:40]!r} beside texts; llama.cpp puts only the {kind} token there.",
+                f"The tokenizer adds {text[:40]!r} to texts; llama.cpp supports only the {kind} token there.",
                 "Choose another format, such as auto_round.",
             )
     return [
@@ -232,7 +234,7 @@ def _around(post: Any) -> tuple[str | None, str | None]:
     before, behind = pieces[:at], pieces[at + 1 :]
     if len(before) > 1 or len(behind) > 1:
         raise UnsupportedModel(
-            "The tokenizer puts more than one token before or behind a text, and llama.cpp only one.",
+            "The tokenizer adds more than one token before or after a text; llama.cpp supports only one.",
             "Choose another format, such as auto_round.",
         )
     return (before or [None])[0], (behind or [None])[0]

@@ -2,8 +2,8 @@
 
 Corrects three details of that conversion. transformers uses GPT-2's pre-tokenizer for unknown ones, so unknown ones are
 refused here. It encodes special tokens with characters outside of GPT-2's alphabet as bytes and adds them a second time
-(sgl-project/sglang#3427), so special tokens come from the file's own list. And it puts a space before the first word
-only, where llama.cpp does so after every special token.
+(sgl-project/sglang#3427), so special tokens are read from the list of the file. And it adds a space before the first
+word only; llama.cpp also adds one after every special token.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _DIGITS_RULE: Final = frozenset({"smollm", "starcoder", "refact", "command-r", "
 
 _DEEPSEEK_CODER: Final = "deepseek-coder"
 _WHOLE_WORDS_FIRST: Final = frozenset({"llama3", "llama-v3", "llama-bpe", "falcon3", "pixtral", "tekken"})
-"""Words that are tokens are kept whole, and text begins with BOS unless the file states otherwise."""
+"""Pre-tokenizers that do not split words that are tokens; text begins with BOS unless the file states otherwise."""
 
 _VALUES: Final[dict[str, type]] = {
     "ggml.model": str, "ggml.pre": str, "chat_template": str, "ggml.add_bos_token": bool, "ggml.add_eos_token": bool,
@@ -31,24 +31,24 @@ _VALUES: Final[dict[str, type]] = {
 }  # fmt: skip
 
 _MAX_TOKENS, _MAX_TOKEN_BYTES = 1 << 20, 1 << 10
-"""Real ones have up to 262,144 tokens of up to 512 bytes. To find merges takes the square of a token's length."""
+"""Limits; real tokenizers have up to 262,144 tokens of up to 512 bytes. Finding merges is quadratic in the length."""
 
 _BYTE_LEVEL, _SENTENCEPIECE = "gpt2", "llama"
 _UNKNOWN, _CONTROL, _USER_DEFINED = 2, 3, 4
-"""Types of tokens that are found in text before it is cut: marks. The first two never show in an answer."""
+"""Types of tokens that are matched before pre-tokenization (marks). The first two are not displayed in answers."""
 
 _NAMED: Final = ("bos", "eos", "eot", "eom", "unknown", "padding", "seperator", "mask")
-"""Special tokens that the metadata may name, in llama.cpp's spelling."""
+"""Special tokens with a metadata key, in the spelling of llama.cpp."""
 
 _ENDS: Final = ("bos", "eos", "eot", "eom")
 
 _SPACE: Final = "\u2581"
 _NO_PREFIX: Final = ("gemma", "gemma2", "gemma3")
-"""Architectures with a SentencePiece vocabulary and no space before words, unless their file says otherwise."""
+"""Architectures with a SentencePiece vocabulary and no space before words, unless the file states otherwise."""
 
 
 def check_tokenizer(header: GgufHeader, label: str) -> None:
-    """Refuse a tokenizer that is not supported, by the header alone.
+    """Check from the header whether the tokenizer is supported.
 
     Raises:
         UnsupportedModel: with the reason in one sentence.
@@ -61,7 +61,7 @@ def check_tokenizer(header: GgufHeader, label: str) -> None:
     hint = "Use the original as a folder or from the Hub."
     for key, wanted in _VALUES.items():
         if not isinstance(header.metadata.get(f"tokenizer.{key}", wanted()), wanted):
-            raise CorruptFile(f"{label} has a value of tokenizer.{key} that cannot be.", "Fetch the file again.")
+            raise CorruptFile(f"{label} has an invalid value of tokenizer.{key}.", "Download the file again.")
     if kind not in (_BYTE_LEVEL, _SENTENCEPIECE):
         raise UnsupportedModel(f"{label} has a tokenizer of the unknown kind {str(kind)[:40]!r}.", hint)
     known = (
@@ -71,38 +71,38 @@ def check_tokenizer(header: GgufHeader, label: str) -> None:
     )
     if rule not in known:
         said = f"the unknown pre-tokenizer {str(rule)[:40]!r}" if rule else "a tokenizer without a pre-tokenizer"
-        raise UnsupportedModel(f"{label} has {said}: how to cut text into words would be a guess.", hint)
+        raise UnsupportedModel(f"{label} has {said}, so the split of text into words is not defined.", hint)
     tokens = header.metadata.get("tokenizer.ggml.tokens")
     rows = header.tensors["token_embd.weight"].shape[0]
     if not isinstance(tokens, StringArray) or not 0 < tokens.length <= rows:
         raise CorruptFile(f"{label} has a list of tokens that does not fit its {rows} embeddings.", "")
     if tokens.length > _MAX_TOKENS or tokens.longest > _MAX_TOKEN_BYTES:
         raise UnsupportedModel(
-            f"{label} has {tokens.length} tokens of up to {tokens.longest} bytes, which is beyond any tokenizer known.",
+            f"{label} has {tokens.length} tokens of up to {tokens.longest} bytes, more than any known tokenizer.",
             hint,
         )
     for name in _NAMED:
         number = header.metadata.get(f"tokenizer.ggml.{name}_token_id")
         if number is not None and (type(number) is not int or not 0 <= number < tokens.length):
-            raise CorruptFile(f"{label} names a {name} token that it does not have.", "Fetch the file again.")
+            raise CorruptFile(f"{label} refers to a {name} token that does not exist.", "Download the file again.")
 
 
 def write_tokenizer(path: Path, header: GgufHeader, folder: Path) -> None:
     """Write the tokenizer and chat template of the GGUF file at `path` into `folder`.
 
     Raises:
-        CorruptFile: its vocabulary makes no tokenizer.
+        CorruptFile: the vocabulary is invalid.
     """
     from transformers import PreTrainedTokenizerFast
     from transformers.integrations.gguf.gguf_tokenizer_mapping import convert_gguf_tokenizer, get_gguf_tokenizer
 
     rule = header.metadata.get("tokenizer.ggml.pre")
-    with translated(CorruptFile, f"The vocabulary of {header.label} makes no tokenizer", "Fetch the file again."):
+    with translated(CorruptFile, f"The vocabulary of {header.label} is invalid", "Download the file again."):
         architecture, parts, settings = get_gguf_tokenizer(str(path))
         marks = _marks(header, parts)
         respelled = _respelled(parts["tokens"], marks) if parts["tokenizer_type"] == _BYTE_LEVEL else parts["tokens"]
         backend, extra = convert_gguf_tokenizer(architecture, parts | {"tokens": respelled, "token_type": ()})
-        backend = _with_marks(backend, parts["tokens"], respelled, marks, swallow=_swallows(header))
+        backend = _with_marks(backend, parts["tokens"], respelled, marks, strip=_strips_whitespace(header))
         _apply_rule(backend, rule)
         if parts["tokenizer_type"] == _SENTENCEPIECE:
             _apply_space_prefix(backend, header)
@@ -126,10 +126,10 @@ def write_tokenizer(path: Path, header: GgufHeader, folder: Path) -> None:
 
 
 def _marks(header: GgufHeader, parts: dict[str, Any]) -> dict[int, bool]:
-    """The tokens that are found in text before it is cut, by number, and whether they are hidden in answers.
+    """Return the tokens that are matched before pre-tokenization, by id, with whether they are hidden in answers.
 
-    Those that the file's types call so, ends that its metadata name, and well-known ends of a turn, which some files
-    call ordinary tokens and llama.cpp takes for marks all the same. A file without types has what its metadata name.
+    These are the tokens with such a type, the end tokens in the metadata, and well-known end-of-turn tokens, which some
+    files list as ordinary tokens but llama.cpp treats as special. Without types, all tokens in the metadata are used.
     """
     tokens = parts["tokens"]
     kinds = [int(kind) for kind in parts.get("token_type") or ()]
@@ -152,11 +152,11 @@ def _respelled(tokens: list[str], marks: dict[int, bool]) -> list[str]:
     ]
 
 
-def _with_marks(backend: Any, tokens: list[str], respelled: list[str], marks: dict[int, bool], *, swallow: bool) -> Any:
+def _with_marks(backend: Any, tokens: list[str], respelled: list[str], marks: dict[int, bool], *, strip: bool) -> Any:
     """Return the tokenizer with exactly the given special tokens as added tokens, with their ids and texts.
 
     Args:
-        swallow: special tokens strip whitespace after them, as in Phi-3.
+        strip: special tokens strip whitespace after them, as in Phi-3.
     """
     from tokenizers import Tokenizer
 
@@ -174,7 +174,7 @@ def _with_marks(backend: Any, tokens: list[str], respelled: list[str], marks: di
             "content": tokens[number],
             "single_word": False,
             "lstrip": False,
-            "rstrip": swallow and tokens[number] not in ("<unk>", "<s>", "<|endoftext|>"),
+            "rstrip": strip and tokens[number] not in ("<unk>", "<s>", "<|endoftext|>"),
             "normalized": False,
             "special": hidden,
         }
@@ -184,17 +184,17 @@ def _with_marks(backend: Any, tokens: list[str], respelled: list[str], marks: di
     return Tokenizer.from_str(json.dumps(value))
 
 
-def _swallows(header: GgufHeader) -> bool:
+def _strips_whitespace(header: GgufHeader) -> bool:
     """Return whether special tokens strip whitespace after them, which llama.cpp decides by the model's name."""
     name = str(header.metadata.get("general.name", "")).lower()
     return header.metadata.get("tokenizer.ggml.model") == _SENTENCEPIECE and ("phi-3" in name or "phi3" in name)
 
 
 def _apply_space_prefix(backend: Any, header: GgufHeader) -> None:
-    """Put a space before text that begins or stands behind a mark, or before none, as the file says.
+    """Add a space at the beginning of text and after special tokens if the file requires it.
 
-    SentencePiece and llama.cpp put one before whatever follows a mark; without `add_space_prefix`, files mean that they
-    do (ggml-org/llama.cpp#8584, huggingface/transformers#29625).
+    SentencePiece and llama.cpp add one after every special token; a missing `add_space_prefix` means true
+    (ggml-org/llama.cpp#8584, huggingface/transformers#29625).
     """
     from tokenizers import decoders, normalizers
 

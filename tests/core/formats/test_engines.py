@@ -10,7 +10,7 @@ from core.bitsmap import BitsMap, Rule, with_layers
 from core.errors import BadInput
 from core.formats import engines
 from core.formats.auto_round import choose_packing
-from core.formats.config_names import lay_out
+from core.formats.config_names import config_layout
 from core.formats.engines import ENGINES, EngineIssue
 from core.formats.grids import plan_layers
 from core.formats.names import FORMATS as ALL
@@ -303,4 +303,4 @@ def test_the_assumed_packing_is_the_one_that_is_written(chosen: list[LayerScheme
     plans = resolve_schemes(TREE, bits_map)
     used = {plan.scheme for plan in plans if plan.scheme.quantized}
     if used:
-        assert engines._packing("auto_round", used) == choose_packing(lay_out(plans, str)).name
+        assert engines._packing("auto_round", used) == choose_packing(config_layout(plans, str)).name

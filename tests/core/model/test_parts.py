@@ -47,8 +47,8 @@ def test_a_split_file_is_read_as_a_whole_by_any_part(tmp_path: Path, part: int) 
     parts = split(tmp_path)
     found, whole = open_gguf_model(parts[part]), open_gguf_model(tmp_path / "whole" / "m.gguf")
     assert len(parts) > 2
-    assert (found.path, found.config, list(found.places)) == (parts[0], whole.config, list(whole.places))
-    for name in whole.places:
+    assert (found.path, found.config, list(found.mapped)) == (parts[0], whole.config, list(whole.mapped))
+    for name in whole.mapped:
         assert np.array_equal(found.values(name), whole.values(name)), name
 
 

@@ -1,4 +1,4 @@
-"""Damage to a GGUF file, always the same for the same number: for the fuzz tests of its readers."""
+"""Deterministic damage to GGUF files for the fuzz tests of the readers."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ TEXTS = [
 
 @dataclass(frozen=True)
 class Key:
-    """One entry of the metadata; `kind` and `element` are written as they are, true or not."""
+    """An entry of the metadata; `kind` and `element` are written even if they are wrong."""
 
     name: bytes
     kind: int
@@ -50,7 +50,7 @@ class Key:
 
 @dataclass(frozen=True)
 class Table:
-    """One entry of the tensor table."""
+    """An entry of the tensor table."""
 
     name: bytes
     dims: tuple[int, ...]
@@ -66,7 +66,7 @@ class Table:
 
 @dataclass(frozen=True)
 class Parts:
-    """A whole file, taken apart."""
+    """All parts of a file."""
 
     keys: tuple[Key, ...]
     tensors: tuple[Table, ...]
@@ -79,7 +79,7 @@ class Parts:
 
 
 def take_apart(path: Any) -> Parts:
-    """The parts of a healthy file."""
+    """Return the parts of a valid file."""
     reader = gguf.GGUFReader(path)
     keys = []
     for name, field in reader.fields.items():
@@ -101,7 +101,7 @@ def take_apart(path: Any) -> Parts:
 
 
 def structured(parts: Parts, number: int) -> bytes:
-    """The file with one or some entries changed, and a header that is otherwise right."""
+    """Return the file with one or several changed entries in an otherwise valid header."""
     rng = random.Random(number)
     for _ in range(rng.choice([1, 1, 1, 2, 3])):
         parts = rng.choice(_CHANGES)(rng, parts)
@@ -109,7 +109,7 @@ def structured(parts: Parts, number: int) -> bytes:
 
 
 def structured_keys(keys: tuple[Key, ...], number: int) -> tuple[Key, ...]:
-    """Metadata with one or some entries changed."""
+    """Return metadata with one or several changed entries."""
     rng = random.Random(number)
     parts = Parts(keys, (), b"")
     for _ in range(rng.choice([1, 1, 1, 2, 3])):
@@ -118,7 +118,7 @@ def structured_keys(keys: tuple[Key, ...], number: int) -> tuple[Key, ...]:
 
 
 def raw(data: bytes, number: int, header: int) -> bytes:
-    """The file with bytes changed, cut off, put in or moved, mostly in its first `header` ones."""
+    """Return the file with bytes changed, removed, inserted or moved, mostly in the first `header` bytes."""
     rng = random.Random(number)
     end = header if rng.random() < 0.9 else len(data)
     kind, place = rng.randrange(6), rng.randrange(end)
@@ -242,7 +242,7 @@ def _list(rng: random.Random, values: list[Any], element: int) -> list[Any]:
 
 
 def _other(rng: random.Random, kind: int, value: Any) -> Any:
-    """Another value of a type."""
+    """Return another value of a type."""
     if kind == _STRING:
         known = value if isinstance(value, bytes) and value else b"x"
         place = rng.randrange(len(known))

@@ -58,13 +58,13 @@ FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
 
 
 def config_of(family: str, **changes: Any) -> Any:
-    """The transformers config of a family."""
+    """Return the transformers config of a family."""
     name, settings = FAMILIES[family]
     return getattr(transformers, name)(**(settings | changes))
 
 
 def build(family: str, **changes: Any) -> Any:
-    """A random model whose weights survive bf16 exactly."""
+    """Return a random model whose weights are exact in bfloat16."""
     torch.manual_seed(1)
     model = AutoModelForCausalLM.from_config(
         config_of(family, **changes), dtype=torch.float32, attn_implementation="eager"
@@ -76,7 +76,7 @@ def build(family: str, **changes: Any) -> Any:
 
 
 def save(model: Any, folder: Path, save_tokenizer: Callable[[Path], None] | None = None) -> Path:
-    """The model's folder, in bf16, with a byte-level tokenizer unless another is given."""
+    """Write the model to a folder in bfloat16, with a byte-level tokenizer by default."""
     # A copy: the rotary tables lose their precision with the weights.
     copy.deepcopy(model).to(torch.bfloat16).save_pretrained(folder)
     (save_tokenizer or save_byte_level)(folder)
@@ -84,7 +84,7 @@ def save(model: Any, folder: Path, save_tokenizer: Callable[[Path], None] | None
 
 
 def tree_of(family: str, **changes: Any) -> ModelTree:
-    """The tree of such a model, made of its config and shapes alone."""
+    """Return the tree of such a model, from its config and shapes."""
     config = config_of(family, **changes)
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(config)
@@ -96,7 +96,7 @@ def tree_of(family: str, **changes: Any) -> ModelTree:
 
 
 def write(folder: Path, path: Path, kind: str = "", name: str = "", **options: Any) -> Export:
-    """A model folder as a GGUF file, all matrices of one floating-point type (their own if none is given)."""
+    """Write a model folder as a GGUF file, with all matrices in one floating-point type (default: unchanged)."""
     tree = build_tree(read_json(folder / "config.json"), read_folder(folder))
     matrices = [*(linear.name for linear in tree.nameable), tree.embedding]
     contents = export(tree, folder, name or folder.name, dict.fromkeys(matrices, kind) if kind else {}, **options)
@@ -109,7 +109,7 @@ def write(folder: Path, path: Path, kind: str = "", name: str = "", **options: A
 
 
 def save_byte_level(folder: Path) -> None:
-    """GPT-2's kind: 256 bytes, two special tokens, some merged words."""
+    """Return a tokenizer like that of GPT-2: 256 bytes, two special tokens, some merged words."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
     words = {letter: number for number, letter in enumerate(sorted(pre_tokenizers.ByteLevel.alphabet()))}
@@ -133,11 +133,11 @@ def save_byte_level(folder: Path) -> None:
 
 
 WORDS = ("▁the", "▁then", "▁there", "ing", "▁in", "▁12", "12", "er", "ere", "▁▁", "▁▁▁", "▁▁▁▁", "é", "を", "hen", "ng")
-"""What a small SentencePiece vocabulary has beyond letters; with all that its merges go through."""
+"""Words of a small SentencePiece vocabulary beyond letters."""
 
 
 def _pieces(special: list[str], runs: list[str]) -> tuple[dict[str, int], list[list[str]]]:
-    """A vocabulary of `WORDS` and runs of a letter, and every pair of tokens that makes one, the most urgent first."""
+    """Return a vocabulary of `WORDS` and runs of a letter, and all merges of two tokens, by priority."""
     letters = [chr(code) for code in range(33, 127)] + ["▁", "\n"]
     pieces = sorted({word[:end] for word in WORDS for end in range(1, len(word) + 1)} - set(letters), key=len)
     single = [f"<0x{byte:02X}>" for byte in range(256)]
@@ -149,14 +149,14 @@ def _pieces(special: list[str], runs: list[str]) -> tuple[dict[str, int], list[l
 
 
 def sentencepiece_json(
-    *, prefix: bool = True, gemma: bool = False, swallow: bool = False, first: str = "<s>"
+    *, prefix: bool = True, gemma: bool = False, strip: bool = False, first: str = "<s>"
 ) -> dict[str, Any]:
-    """tokenizer.json of a small SentencePiece tokenizer.
+    """Return the tokenizer.json of a small SentencePiece tokenizer.
 
     Args:
         prefix: a blank is put before the text (Llama 2's way).
-        gemma: runs of blanks and line ends are added tokens, as Gemma has them.
-        swallow: special tokens swallow blanks behind them, as Phi-3's do.
+        gemma: runs of spaces and line ends are added tokens, as in Gemma.
+        strip: special tokens strip the whitespace after them, as in Phi-3.
         first: text of the token that begins texts.
     """
     special = ["<unk>", first, "</s>"]
@@ -178,7 +178,7 @@ def sentencepiece_json(
         "added_tokens": [
             {
                 "id": vocab[text], "content": text, "single_word": False, "lstrip": False, "normalized": False,
-                "rstrip": swallow and text not in ("<unk>", "<s>", "<|endoftext|>"), "special": text.startswith("<"),
+                "rstrip": strip and text not in ("<unk>", "<s>", "<|endoftext|>"), "special": text.startswith("<"),
             }
             for text in sorted(added, key=lambda text: vocab[text])
         ],
@@ -196,7 +196,7 @@ def sentencepiece_json(
 
 
 def save_json(folder: Path, tokenizer: dict[str, Any], **settings: Any) -> Path:
-    """A tokenizer's folder: tokenizer.json and settings."""
+    """Write the folder of a tokenizer: tokenizer.json and settings."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "tokenizer.json").write_text(json.dumps(tokenizer), encoding="utf-8")
     (folder / "tokenizer_config.json").write_text(json.dumps(settings), encoding="utf-8")

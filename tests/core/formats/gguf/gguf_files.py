@@ -1,4 +1,4 @@
-"""Small GGUF files as llama.cpp's converter would write them, made from models of transformers."""
+"""Small GGUF files in the layout of the converter of llama.cpp, created from transformers models."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
 
 @cache
 def build(architecture: str) -> Any:
-    """A random model of a family whose weights survive bf16 exactly, norms included."""
+    """Return a random model of a family whose weights are exact in bfloat16, including norms."""
     name, settings = FAMILIES[architecture]
     torch.manual_seed(1)
     model = AutoModelForCausalLM.from_config(getattr(transformers, name)(**settings), dtype=torch.float32).eval()
@@ -58,7 +58,7 @@ def build(architecture: str) -> Any:
 
 
 def byte_level_vocabulary() -> tuple[list[str], list[int], list[str]]:
-    """Tokens, their types and merges of a byte-level BPE: 256 bytes, two control tokens, some words, filled to 288."""
+    """Return tokens, types and merges of a byte-level BPE: 256 bytes, two control tokens, some words, padded to 288."""
     tokens = list(bytes_to_unicode().values()) + list(SPECIAL)
     merges = []
     for word in WORDS:
@@ -72,7 +72,7 @@ def byte_level_vocabulary() -> tuple[list[str], list[int], list[str]]:
 
 
 def sentencepiece_vocabulary() -> dict[str, Any]:
-    """Metadata of a SentencePiece tokenizer that knows one word, to change a file with."""
+    """Return the metadata of a SentencePiece tokenizer with one word."""
     letters = ["▁", "h", "e", "l", "o", "he", "ll", "hell", "hello", "▁hello"]
     return {
         "tokenizer.ggml.model": "llama",
@@ -98,7 +98,7 @@ def write(
     most_tensors: int = 0,
     **changes: Any,
 ) -> Path:
-    """A GGUF file of a model.
+    """Write a GGUF file of a model.
 
     Args:
         kind: block type of its matrices.
@@ -150,11 +150,11 @@ def write(
 _HALVES: dict[str, tuple[int, ...]] = {
     "Q2_K": (80, 82), "Q3_K": (108,), "Q4_K": (0, 2), "Q5_K": (0, 2), "Q6_K": (208,), "IQ4_NL": (0,), "IQ4_XS": (0,),
 }  # fmt: skip
-"""Where the float16s of a block lie, for types that gguf-py does not write."""
+"""Offsets of the float16 values in a block, for types that gguf-py does not write."""
 
 
 def stored_bytes(values: np.ndarray, kind: gguf.GGMLQuantizationType) -> np.ndarray:
-    """A matrix in a block type: rounded where gguf-py can, else blocks of random bytes with small scales."""
+    """Return a matrix in a block type: quantized by gguf-py if supported, else random blocks with small scales."""
     if kind.name not in _HALVES:
         return gguf.quantize(values, kind)
     generator = np.random.default_rng(values.shape[0])
@@ -199,7 +199,7 @@ def _as_stored(architecture: str, name: str, values: np.ndarray, config: Any) ->
 
 
 def _llama3_divisors(config: Any) -> np.ndarray:
-    """What llama.cpp stores: plain inverse frequencies over the scaled ones."""
+    """Return the factors that llama.cpp stores: unscaled divided by scaled inverse frequencies."""
     from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
     scaled, _ = ROPE_INIT_FUNCTIONS["llama3"](config, "cpu")

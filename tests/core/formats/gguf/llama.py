@@ -1,4 +1,4 @@
-"""llama.cpp as a reader of our files: in a process of its own, for it ends the process at what it does not like."""
+"""llama.cpp as an independent reader, in a separate process, because it aborts on invalid files."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ _SIDE = Path(__file__).with_name("llama_side.py")
 
 @dataclass(frozen=True)
 class Answer:
-    """What llama.cpp said: logits [tokens, vocabulary] of each text, token numbers without and with what is put around
-    a text, those without special tokens, text of the tokens, the file's metadata as text, and replies to chats."""
+    """Results of llama.cpp: logits [tokens, vocabulary] of each text, token ids without and with the tokens added
+    around a text, token ids without special tokens, text of the tokens, metadata as text, and answers."""
 
     logits: list[np.ndarray]
     tokens: list[list[int]]
@@ -32,7 +32,7 @@ class Answer:
 
 
 def interpreter() -> str:
-    """The one that has llama-cpp-python; the test is skipped where there is none."""
+    """Return an interpreter with llama-cpp-python; skip the test if there is none."""
     named = os.environ.get("BITWRIGHT_LLAMA_PYTHON")
     if named:
         return named
@@ -48,7 +48,7 @@ def ask(
     chats: list[list[dict[str, str]]] | None = None,
     context: int = 256,
 ) -> Answer:
-    """Run the model over texts given as token numbers, tokenize others, and answer chats.
+    """Run the model on texts as token ids, tokenize other texts, and answer conversations.
 
     Raises:
         AssertionError: llama.cpp cannot read the file; with what it said.

@@ -1,4 +1,4 @@
-"""Run by an interpreter that has llama-cpp-python: `SOURCE TARGET TYPE`, llama.cpp's own quantizer. Nothing of ours."""
+"""The quantizer of llama.cpp as a program: `SOURCE TARGET TYPE`. Needs llama-cpp-python; does not import core."""
 
 from __future__ import annotations
 

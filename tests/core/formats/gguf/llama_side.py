@@ -1,4 +1,4 @@
-"""Run by an interpreter that has llama-cpp-python: what llama.cpp makes of a GGUF file. Imports nothing of ours.
+"""Program that reads a GGUF file with llama.cpp. Needs llama-cpp-python; does not import core.
 
 Called with a folder: `request.json` there has the keys model, ids (lists of token numbers, each a text), texts, and
 chats; `answer.npz` and `answer.json` are written beside it.

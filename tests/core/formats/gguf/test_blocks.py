@@ -1,4 +1,4 @@
-"""Blocks of a GGUF file: their bytes and what they mean, held against gguf-py's own reading."""
+"""Tests of GGUF blocks: bytes and values, compared with gguf-py."""
 
 from __future__ import annotations
 
@@ -23,23 +23,23 @@ HALVES = {
     "q4_0": (0,), "q4_1": (0, 2), "q5_0": (0,), "q5_1": (0, 2), "q8_0": (0,),
     "q2_k": (80, 82), "q3_k": (108,), "q4_k": (0, 2), "q5_k": (0, 2), "q6_k": (208,),
 }  # fmt: skip
-"""Where the float16 of a block lie."""
+"""Offsets of the float16 values in a block."""
 
 
 def random_bytes(type_name: str, rows: int, blocks: int, seed: int) -> torch.Tensor:
-    """uint8 [rows, bytes of a row], any pattern."""
+    """Return random bytes, uint8 [rows, bytes of a row]."""
     shape = (rows, blocks * TYPES[type_name].nbytes)
     return torch.from_numpy(np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8))
 
 
 def read_by_gguf(type_name: str, data: torch.Tensor) -> torch.Tensor:
-    """What gguf-py makes of the bytes, float32 [rows, in]."""
+    """Dequantize the bytes with gguf-py, float32 [rows, in]."""
     with np.errstate(all="ignore"):
         return torch.from_numpy(np.array(gguf.dequantize(data.numpy(), GGMLQuantizationType[type_name.upper()])))
 
 
 def bits(weight: torch.Tensor) -> torch.Tensor:
-    """The bits of float32, all that are not a number alike."""
+    """Return the bits of float32 values, with one pattern for all NaN."""
     return torch.where(weight.isnan(), torch.full_like(weight, torch.nan), weight).view(torch.int32)
 
 
@@ -76,7 +76,7 @@ def test_extreme_float16_mean_what_they_mean_to_gguf(name: str) -> None:
 
 @pytest.mark.parametrize("name", TYPES)
 def test_decoded_parts_are_the_numbers_of_the_formula(name: str) -> None:
-    """The formula of the class, spelled out weight by weight in double precision."""
+    """Compute the formula of the class weight by weight in double precision."""
     data = random_bytes(name, 2, 2, 5)
     for row in data.view(-1, TYPES[name].nbytes):
         for place in HALVES[name]:

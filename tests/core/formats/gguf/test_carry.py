@@ -1,4 +1,4 @@
-"""Plain integers as blocks of a GGUF file: the same weights, to the bit, for every scheme that has a carrier."""
+"""Tests of integers in GGUF blocks: bit-exact weights for every supported scheme."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ CARRIED = [(bits, sym) for bits in (2, 3, 4, 8) for sym in (True, False) if (bit
 
 
 def random_layer(bits: int, sym: bool, group_size: int, width: int, seed: int, rows: int = 3) -> QuantizedLinear:
-    """Scales are any float16 that is a number; zero points 0 and the highest are as likely as all others together."""
+    """Generate any finite float16 scales, and zero points with 0 and the highest value more often."""
     scheme, rng = LayerScheme(bits, group_size, sym), np.random.default_rng(seed)
     shape, top = (rows, scheme.groups(width)), scheme.levels - 1
     scales = rng.integers(0, 1 << 16, shape, dtype=np.uint16)
@@ -41,7 +41,7 @@ def random_layer(bits: int, sym: bool, group_size: int, width: int, seed: int, r
 
 
 def same_numbers(first: torch.Tensor, second: torch.Tensor) -> bool:
-    """Equal to the bit, the signs of zeros included."""
+    """Return whether two tensors are bit-equal, including the signs of zeros."""
     return torch.equal(first.view(torch.int32), second.view(torch.int32))
 
 
@@ -100,13 +100,13 @@ def test_rows_of_broken_blocks_are_refused() -> None:
 
 
 def test_a_symmetric_layer_with_another_zero_point_is_not_carried_wrong() -> None:
-    """Nothing writes one, but a file may hold it: levels of -15 to 0 have no place in Q4_0."""
+    """Q4_0 has no levels from -15 to 0. Bitwright does not write such layers, but a file may contain them."""
     layer = random_layer(4, True, 32, 64, 1)
     with pytest.raises(ValueError, match="does not fit"):
         carry(replace(layer, zeros=torch.full_like(layer.zeros, 15)))
 
 
-def test_the_layer_is_left_alone() -> None:
+def test_source_layer_is_not_changed() -> None:
     layer = random_layer(4, False, 64, 128, 2)
     before = digest(layer)
     carry(layer).ints.zero_()

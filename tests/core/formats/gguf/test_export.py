@@ -1,4 +1,4 @@
-"""A whole model as a GGUF file, before and after it is written."""
+"""Tests of the export of a model as a GGUF file."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def test_types_are_looked_up_by_layer(folder: Path) -> None:
     assert contents.of_linear["model.layers.1.mlp.down_proj"].name == "blk.1.ffn_down.weight"
 
 
-def test_the_file_says_its_type(folder: Path) -> None:
+def test_metadata_has_the_file_type(folder: Path) -> None:
     def said(**options: Any) -> int:
         entries = export(tree_of(folder), folder, "m", {}, **options).entries
         return next(entry.value for entry in entries if entry.key == "general.file_type")
@@ -86,7 +86,7 @@ def test_large_matrices_come_in_pieces(folder: Path, monkeypatch: pytest.MonkeyP
     assert torch.equal(torch.cat(pieces), store.get(place.source))
 
 
-def test_a_stop_is_heard_between_pieces(folder: Path) -> None:
+def test_stop_between_pieces(folder: Path) -> None:
     tree = tree_of(folder)
     place = export(tree, folder, "m", {}).of_linear[tree.embedding]
     with pytest.raises(Cancelled):
@@ -100,7 +100,7 @@ def test_blocks_are_not_copied(folder: Path) -> None:
         list(plain_pieces(place, "q4_0", TensorStore(folder, tree.tensors)))
 
 
-def test_a_tokenizer_that_cannot_be_written_is_said_beforehand(folder: Path) -> None:
+def test_unsupported_tokenizer_is_an_error_before_the_export(folder: Path) -> None:
     (folder / "tokenizer.json").unlink()
     with pytest.raises(UnsupportedModel, match="neither"):
         export(tree_of(folder), folder, "m", {})

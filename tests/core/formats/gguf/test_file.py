@@ -1,4 +1,4 @@
-"""GGUF files written tensor by tensor to places laid out beforehand."""
+"""Tests of GGUF files that are written tensor by tensor."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def write_all(path: Path, metadata: list[Entry] = METADATA) -> dict[str, torch.T
 
 
 def by_gguf_py(path: Path, metadata: list[Entry], tensors: dict[str, torch.Tensor]) -> None:
-    """The same file by gguf-py's own writer."""
+    """Write the same file with gguf-py."""
     theirs = gguf.GGUFWriter(path, metadata[0].value)
     for entry in metadata[1:]:
         theirs.add_key_value(entry.key, entry.value, entry.kind, sub_type=entry.element)
@@ -230,13 +230,13 @@ def test_names_and_keys_are_given_once(tmp_path: Path) -> None:
         GgufWriter(tmp_path / "m.gguf", [METADATA[0], METADATA[0]], [slot])
 
 
-def test_too_little_room_is_said_at_the_start(tmp_path: Path) -> None:
+def test_too_little_disk_space_is_an_error_at_the_start(tmp_path: Path) -> None:
     with pytest.raises(DiskFull, match="The output needs"):
         GgufWriter(tmp_path / "m.gguf", [], [TensorSlot("t", "f32", (free_bytes(tmp_path) + 10**12,))])
     assert not list(tmp_path.iterdir())
 
 
-def test_a_disk_that_fills_meanwhile_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_full_disk_while_writing_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
@@ -246,7 +246,7 @@ def test_a_disk_that_fills_meanwhile_is_said(tmp_path: Path, monkeypatch: pytest
     assert not list(tmp_path.iterdir())
 
 
-def test_a_missing_folder_is_said(tmp_path: Path) -> None:
+def test_missing_folder_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(OutputProblem, match="cannot be written"):
         GgufWriter(tmp_path / "missing" / "m.gguf", [], SLOTS)
 

@@ -1,4 +1,4 @@
-"""GGUF files that llama.cpp and auto-round wrote: every value is the one that gguf-py dequantizes, rows put right."""
+"""Tests with GGUF files of llama.cpp and auto-round, whose values are compared with gguf-py."""
 
 from __future__ import annotations
 
@@ -43,10 +43,10 @@ def model(**changes: Any) -> Any:
 
 
 def check_values(path: Path, original: dict[str, torch.Tensor], allowed: float) -> GgufCheckpoint:
-    """Every value against gguf-py's to the bit, and against what was quantized nearly."""
+    """Compare every value with gguf-py bit by bit, and approximately with the original."""
     found = GgufCheckpoint(path)
     theirs = {item.name: gguf.dequantize(item.data, item.tensor_type) for item in gguf.GGUFReader(path).tensors}
-    for name, place in found.model.places.items():
+    for name, place in found.model.mapped.items():
         stem = name.removesuffix(".weight")
         value = found.layer(stem).dequantize() if stem in found.schemes else found.store.get(name).float()
         expected = theirs[place.tensor.name].reshape(place.tensor.shape)

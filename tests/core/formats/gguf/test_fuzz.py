@@ -1,4 +1,4 @@
-"""Damaged GGUF files: each ends in one of our errors or in what the file really says, soon and in little memory.
+"""Tests with damaged GGUF files: each gives a Bitwright error or the values of the file, with limited memory.
 
 What it really says is found by gguf-py, of the bytes at hand. Damage is the same at every run.
 """
@@ -23,7 +23,7 @@ from tests.core.formats.gguf import damage, gguf_files
 
 HEADERS, MODELS, TOKENIZERS = 3000, 400, 150
 SECONDS_EACH = 5.0
-"""Far more than any case takes; a machine may be busy."""
+"""Time limit, far above the duration of any case."""
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +39,7 @@ def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def check(error: BitwrightError) -> None:
-    """Errors are for people: a sentence of a bearable length, printable everywhere."""
+    """Check that an error message is short and printable."""
     assert error.message.endswith(".")
     assert len(error.message) < 1000
     error.message.encode("utf-8")
@@ -47,13 +47,13 @@ def check(error: BitwrightError) -> None:
 
 
 def read_values(path: Path) -> str:
-    """Every value that a checkpoint gives, held against gguf-py's."""
+    """Compare every value of a checkpoint with gguf-py."""
     checkpoint = GgufCheckpoint(path, folder=path.parent)
     tree = build_tree(checkpoint.config, checkpoint.dense_table())
     assert {linear.name for linear in tree.linears} >= set(checkpoint.schemes)
     json.dumps(checkpoint.config)
     data = np.fromfile(path, dtype=np.uint8)
-    for name, place in checkpoint.model.places.items():
+    for name, place in checkpoint.model.mapped.items():
         stem = name.removesuffix(".weight")
         if stem in checkpoint.schemes:
             found = checkpoint.layer(stem).dequantize().numpy()
@@ -70,13 +70,13 @@ def read_values(path: Path) -> str:
 
 
 def read_tokenizer(path: Path) -> str:
-    """Unpacking the tokenizer of a file."""
+    """Write the tokenizer of a file to a folder."""
     assert (GgufCheckpoint(path).folder / "tokenizer.json").is_file()
     return "read"
 
 
 def outcomes(cases: int, make: object, read: object, path: Path) -> dict[str, int]:
-    """How `cases` damaged files ended; `make` gives the bytes of one by its number."""
+    """Return the results of `cases` damaged files; `make` returns the bytes of one by its number."""
     found: dict[str, int] = {}
     for number in range(cases):
         path.write_bytes(make(number))  # type: ignore[operator]

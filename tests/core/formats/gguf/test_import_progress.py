@@ -1,4 +1,4 @@
-"""How far an import is, and stopping it half way."""
+"""Tests of the progress of an import, and of stopping it."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from tests.core.formats.gguf import gguf_files
 
 @pytest.fixture
 def llama(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A file, and an empty cache for its import."""
+    """Return a file, with an empty cache for its import."""
     monkeypatch.setenv("BITWRIGHT_HOME", str(tmp_path / "home"))
     return gguf_files.write(tmp_path / "small.gguf", "llama", gguf_files.build("llama"))
 
 
-def test_an_import_tells_how_much_is_written(llama: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_import_has_progress(llama: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pace, "_TOLD_EVERY", 0.0)
     events: list[Event] = []
     import_gguf(llama, events.append, lambda: False, measured=True)
@@ -35,7 +35,7 @@ def test_an_import_for_a_run_leaves_progress_to_the_run(llama: Path) -> None:
     assert not any(isinstance(event, Progress) for event in events)
 
 
-def test_a_big_tensor_can_be_stopped_half_way(llama: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_import_of_a_large_tensor_can_be_stopped(llama: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gguf_values, "CHUNK_ELEMENTS", 500)  # 42 pieces of the embedding, which comes first
     asked = iter(range(10_000))
     with pytest.raises(Cancelled):

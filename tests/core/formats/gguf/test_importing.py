@@ -1,4 +1,4 @@
-"""GGUF import: models come back to the bit, tokenizers cut as they did, and what is not known is refused."""
+"""Tests of the GGUF import: bit-exact weights, equal tokenization, and errors for unsupported files."""
 
 from __future__ import annotations
 
@@ -119,7 +119,7 @@ def test_an_import_keeps_what_the_file_says_of_its_model(tmp_path: Path, cache: 
     assert (found["license"], found["name"], found["tags"]) == ("mit", "Small One", ["a", "b"])
 
 
-def test_the_tokenizer_cuts_as_the_rule_says(llama: Path, cache: Path) -> None:
+def test_tokenizer_splits_as_its_pre_tokenizer_requires(llama: Path, cache: Path) -> None:
     tokenizer = AutoTokenizer.from_pretrained(do(llama))
     assert tokenizer.tokenize("there<|end|>") == ["the", "re", "<|end|>"]
     assert tokenizer.decode(tokenizer("Zoë 日本\n\t 12")["input_ids"]) == "Zoë 日本\n\t 12"
@@ -127,7 +127,7 @@ def test_the_tokenizer_cuts_as_the_rule_says(llama: Path, cache: Path) -> None:
 
 
 @pytest.mark.parametrize(("rule", "pieces"), [("gpt-2", ["Ġ", "12"]), ("smollm", ["Ġ", "1", "2"])])
-def test_smollm_cuts_every_digit(rule: str, pieces: list[str], tmp_path: Path, cache: Path) -> None:
+def test_smollm_splits_every_digit(rule: str, pieces: list[str], tmp_path: Path, cache: Path) -> None:
     tokens, kinds, merges = gguf_files.byte_level_vocabulary()
     more: dict[str, Any] = {"tokenizer.ggml.tokens": [*tokens, "12"], "tokenizer.ggml.token_type": [*kinds, 1],
             "tokenizer.ggml.merges": [*merges, "1 2"], "tokenizer.ggml.pre": rule}  # fmt: skip
@@ -186,7 +186,7 @@ REFUSED: dict[str, tuple[type[BitwrightError], dict[str, Any], str]] = {
 
 
 @pytest.mark.parametrize("case", REFUSED, ids=str)
-def test_what_is_not_known_is_refused_and_leaves_nothing(case: str, tmp_path: Path, cache: Path) -> None:
+def test_unsupported_file_is_an_error_and_leaves_no_files(case: str, tmp_path: Path, cache: Path) -> None:
     kind, changes, words = REFUSED[case]
     path = gguf_files.write(tmp_path / "m.gguf", "llama", gguf_files.build("llama"), **changes)
     with pytest.raises(kind, match=words):
@@ -247,7 +247,7 @@ def test_names_with_spaces_and_other_scripts(tmp_path: Path, cache: Path) -> Non
     assert read_folder(do(path))
 
 
-def test_a_stop_leaves_nothing(llama: Path, cache: Path) -> None:
+def test_stop_leaves_no_files(llama: Path, cache: Path) -> None:
     answers = iter([False] * 5)
     with pytest.raises(Cancelled):
         import_gguf(llama, list[Event]().append, lambda: next(answers, True))
@@ -329,33 +329,33 @@ def test_the_header_agrees_with_gguf_py(llama: Path) -> None:
 
 
 @pytest.mark.parametrize("share", [0.0, 0.0001, 0.01, 0.1, 0.5, 0.9, 0.99999])
-def test_a_file_cut_short_is_corrupt(healthy: bytes, share: float, tmp_path: Path) -> None:
+def test_truncated_file_is_corrupt(healthy: bytes, share: float, tmp_path: Path) -> None:
     with pytest.raises(CorruptFile):
         header_of(healthy[: int(len(healthy) * share)], tmp_path)
 
 
 @pytest.mark.parametrize("place", [8, 16], ids=["tensors", "keys"])
 @pytest.mark.parametrize("count", [2**60, 2**64 - 1, 10**6])
-def test_an_absurd_count_ends_at_once(healthy: bytes, place: int, count: int, tmp_path: Path) -> None:
+def test_huge_count_is_an_error(healthy: bytes, place: int, count: int, tmp_path: Path) -> None:
     with pytest.raises(CorruptFile):
         header_of(healthy[:place] + struct.pack("<Q", count) + healthy[place + 8 :], tmp_path)
 
 
 @pytest.mark.parametrize("element", [0, 6, 8, 9, 77])
-def test_an_absurd_array_ends_at_once(element: int, tmp_path: Path) -> None:
+def test_huge_array_is_an_error(element: int, tmp_path: Path) -> None:
     array = struct.pack("<Q", 1) + b"k" + struct.pack("<IIQ", 9, element, 2**60)
     with pytest.raises(CorruptFile):
         header_of(b"GGUF" + struct.pack("<IQQ", 3, 0, 1) + array + bytes(64), tmp_path)
 
 
 @pytest.mark.parametrize("magic", [b"GGML", b"\x00\x00\x00\x00", b"PK\x03\x04"])
-def test_another_magic_is_corrupt(healthy: bytes, magic: bytes, tmp_path: Path) -> None:
+def test_invalid_magic_is_corrupt(healthy: bytes, magic: bytes, tmp_path: Path) -> None:
     with pytest.raises(CorruptFile, match="not a GGUF"):
         header_of(magic + healthy[4:], tmp_path)
 
 
 @pytest.mark.parametrize(("version", "words"), [(1, "version 1"), (9, "version 9"), (3 << 24, "big-endian")])
-def test_another_version_is_said(healthy: bytes, version: int, words: str, tmp_path: Path) -> None:
+def test_other_version_is_an_error(healthy: bytes, version: int, words: str, tmp_path: Path) -> None:
     with pytest.raises(UnsupportedModel, match=words):
         header_of(healthy[:4] + struct.pack("<I", version) + healthy[8:], tmp_path)
 
@@ -384,13 +384,13 @@ def test_a_tensor_that_cannot_be_is_corrupt(data: bytes, tmp_path: Path) -> None
         header_of(data, tmp_path)
 
 
-def test_an_unknown_tensor_type_is_said(tmp_path: Path) -> None:
+def test_unknown_tensor_type_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(UnsupportedModel, match="type 99"):
         header_of(_table((4,), kind=99), tmp_path)
 
 
 @given(st.integers(0, 12000), st.binary(min_size=1, max_size=8))
-def test_damage_anywhere_in_the_header_ends_in_our_errors(
+def test_damage_in_the_header_gives_a_bitwright_error(
     healthy: bytes, tmp_path_factory: pytest.TempPathFactory, place: int, noise: bytes
 ) -> None:
     damaged = healthy[:place] + noise + healthy[place + len(noise) :]

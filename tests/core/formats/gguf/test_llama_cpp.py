@@ -1,4 +1,4 @@
-"""Our files in llama.cpp: the logits of transformers, the tokens of Hugging Face's tokenizers."""
+"""Tests of exported files in llama.cpp: logits of transformers, tokens of Hugging Face tokenizers."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def test_a_tied_model_with_a_head_of_its_own_runs(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("kind", "bound"), [("f16", 0.05), ("bf16", 0.2)])
 def test_sixteen_bits_are_read(tmp_path: Path, kind: str, bound: float) -> None:
-    """llama.cpp rounds what it multiplies to the same 16 bits, hence the bounds."""
+    """Bounds for the rounding of llama.cpp, which multiplies in the same 16 bits."""
     model = families.build("llama")
     families.write(families.save(model, tmp_path / "model"), tmp_path / "m.gguf", kind)
     with torch.no_grad():
@@ -81,7 +81,7 @@ def vocabulary_only(folder: Path, name: str, rows: int = 640) -> Path:
 
 
 def check_tokens(folder: Path, name: str = "model", texts: list[str] = TEXTS) -> llama.Answer:
-    """llama.cpp cuts the texts as the tokenizer in the folder does."""
+    """Check that llama.cpp splits texts as the tokenizer in the folder does."""
     reference = Tokenizer.from_file(str(folder / "tokenizer.json"))
     answer = llama.ask(vocabulary_only(folder, name), texts=texts)
     assert answer.tokens == [reference.encode(text, add_special_tokens=False).ids for text in texts]
@@ -90,7 +90,7 @@ def check_tokens(folder: Path, name: str = "model", texts: list[str] = TEXTS) ->
 
 
 def byte_level(steps: tuple[tuple[Any, ...], ...], whole: bool) -> dict[str, Any]:
-    """The small byte-level tokenizer with another way to cut text."""
+    """Return the small byte-level tokenizer with another pre-tokenizer."""
     made: list[dict[str, Any]] = []
     for kind, *rest in steps:
         if kind == "split":
@@ -104,7 +104,7 @@ def byte_level(steps: tuple[tuple[Any, ...], ...], whole: bool) -> dict[str, Any
 
 # Every merge of two letters there is, so that a cut in another place makes other tokens.
 @pytest.mark.parametrize(("steps", "whole"), NAMES, ids=[f"{name}-{i}" for i, name in enumerate(NAMES.values())])
-def test_each_way_to_cut_text_is_the_one_that_its_name_stands_for(
+def test_pre_tokenizers_match_those_of_llama_cpp(
     tmp_path: Path, steps: tuple[tuple[Any, ...], ...], whole: bool
 ) -> None:
     families.save_byte_level(tmp_path)
@@ -148,21 +148,21 @@ def test_sentencepiece_tokens_are_the_same(tmp_path: Path, prefix: bool) -> None
     check_tokens(families.save_json(tmp_path, value, bos_token="<s>", eos_token="</s>", unk_token="<unk>"))
 
 
-def test_gemma_s_runs_of_blanks_are_the_same(tmp_path: Path) -> None:
+def test_runs_of_spaces_in_gemma_are_the_same(tmp_path: Path) -> None:
     value = families.sentencepiece_json(prefix=False, gemma=True, first="<bos>")
     folder = families.save_json(tmp_path, value, bos_token="<bos>", eos_token="</s>")
     check_tokens(folder, texts=[*TEXTS, "a" + " " * 9 + "b", " " * 5, "x\n\n\n\n\n\n\n y"])
 
 
 @pytest.mark.parametrize("name", ["Phi-3-mini", "another"])
-def test_special_tokens_that_swallow_blanks_do_so(tmp_path: Path, name: str) -> None:
-    value = families.sentencepiece_json(swallow=True)
+def test_special_tokens_of_phi_3_strip_whitespace(tmp_path: Path, name: str) -> None:
+    value = families.sentencepiece_json(strip=True)
     folder = families.save_json(tmp_path, value, bos_token="<s>", eos_token="</s>", unk_token="<unk>")
     check_tokens(folder, name, [*TEXTS, "<|user|>\nthe in</s>   x", "<s>  the"])
 
 
 def test_a_name_like_phi_3_changes_nothing_for_others(tmp_path: Path) -> None:
-    """llama.cpp would not even load a byte-level tokenizer under that name."""
+    """llama.cpp does not load a byte-level tokenizer with that name."""
     families.save_byte_level(tmp_path)
     check_tokens(tmp_path, "my-phi-3-distill")
 

@@ -1,4 +1,4 @@
-"""What a GGUF file says of its model."""
+"""Tests of the metadata of a GGUF file."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def said(tmp_path: Path, family: str = "llama", label: str = "some/Model-1", **c
     return {entry.key: entry.value for entry in metadata(tensor_map, label, "Model-1", tmp_path, 15, 1_234_567)}
 
 
-def test_the_model_s_sizes_are_said(tmp_path: Path) -> None:
+def test_metadata_has_the_sizes_of_the_model(tmp_path: Path) -> None:
     found = said(tmp_path)
     sizes = {key.removeprefix("llama."): value for key, value in found.items() if key.startswith("llama.")}
     assert sizes == {
@@ -56,7 +56,7 @@ def test_the_licence_is_the_model_card_s(tmp_path: Path, card: str, expected: st
     assert said(tmp_path).get("general.license", "") == expected
 
 
-def test_what_a_gguf_file_said_of_its_model_is_said_again(tmp_path: Path) -> None:
+def test_metadata_of_the_source_file_is_kept(tmp_path: Path) -> None:
     facts = {"license": "gemma", "author": "A", "tags": ["one", "two"], "base_model.count": 1, "base_model.0.name": "B"}
     write_facts(tmp_path, facts_in_header({f"general.{key}": value for key, value in facts.items()} | {
         "general.file_type": 15, "general.architecture": "gemma3", "general.quantization_version": 2,
@@ -87,7 +87,7 @@ def test_a_card_gives_licence_tags_languages_and_base(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("card", ["---\nlicense: [\n---\n", "---\n- a\n---\n", "---\nlicense: 3\ntags: {a: b}\n---\n"])
-def test_a_card_that_cannot_be_read_says_nothing(tmp_path: Path, card: str) -> None:
+def test_unreadable_card_is_ignored(tmp_path: Path, card: str) -> None:
     (tmp_path / "README.md").write_text(card, encoding="utf-8")
     assert not [key for key in said(tmp_path, label="folder") if key.startswith(("general.license", "general.tags"))]
 
@@ -106,7 +106,7 @@ def test_without_a_mix_the_commonest_type_counts(weights: dict[str, int], expect
     assert LlamaFileType(file_type(weights)).name == expected
 
 
-def test_gemma_2_says_its_caps_and_its_window(tmp_path: Path) -> None:
+def test_metadata_of_gemma_2_has_softcaps_and_window(tmp_path: Path) -> None:
     found = said(tmp_path, "gemma2")
     assert found["gemma2.attn_logit_softcapping"] == 20.0
     assert found["gemma2.final_logit_softcapping"] == 10.0
@@ -122,5 +122,5 @@ def test_a_pattern_of_windows_is_said_where_it_is_not_the_usual_one(tmp_path: Pa
     assert said(tmp_path, "gemma3-pattern")["gemma3.attention.sliding_window_pattern"] == [False, True, True, False]
 
 
-def test_phi_3_without_a_window_says_so(tmp_path: Path) -> None:
+def test_metadata_of_phi_3_without_a_window(tmp_path: Path) -> None:
     assert said(tmp_path, "phi3")["phi3.attention.sliding_window"] == 0

@@ -1,4 +1,4 @@
-"""Types of the mixes, against what llama.cpp's quantizer prints for known models."""
+"""Tests of the types of the mixes, compared with the output of the quantizer of llama.cpp."""
 
 from __future__ import annotations
 

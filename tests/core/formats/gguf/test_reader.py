@@ -1,4 +1,4 @@
-"""A GGUF file as a checkpoint: the numbers are those of gguf-py, under transformers' names and in its order of rows."""
+"""Tests of reading a GGUF file as a checkpoint, with the names and row order of transformers, compared with gguf-py."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @cache
 def wide_llama() -> Any:
-    """Rows of 256, as K types need them, and a bias at q."""
+    """Return a model with rows of 256, as K-quants need, and a bias of q."""
     torch.manual_seed(2)
     settings = gguf_files.ROOMY | {"hidden_size": 256, "intermediate_size": 512, "attention_bias": True}
     model = AutoModelForCausalLM.from_config(transformers.LlamaConfig(**settings), dtype=torch.float32).eval()
@@ -54,12 +54,12 @@ def saved(folder: Path, kind: str = "F32", architecture: str = "llama", model: A
 
 
 def dequantized(path: Path) -> dict[str, np.ndarray]:
-    """Tensor of the file -> what gguf-py makes of it."""
+    """Return the tensors of the file, dequantized by gguf-py."""
     return {tensor.name: gguf.dequantize(tensor.data, tensor.tensor_type) for tensor in gguf.GGUFReader(path).tensors}
 
 
 def as_halves(values: np.ndarray, heads: int) -> np.ndarray:
-    """Rows of q or k as transformers has them."""
+    """Return the rows of q or k in the order of transformers."""
     pairs = values.reshape(heads, values.shape[0] // heads // 2, 2, *values.shape[1:])
     return pairs.swapaxes(1, 2).reshape(values.shape)
 
@@ -137,7 +137,7 @@ def test_types_that_are_not_written_are_read_as_floats(kind: str, tmp_path: Path
     assert np.array_equal(checkpoint.store.rows(f"{Q}.weight", index).numpy(), expected[index])
 
 
-def test_a_type_that_nobody_dequantizes_is_refused(tmp_path: Path) -> None:
+def test_unsupported_type_is_an_error(tmp_path: Path) -> None:
     path = saved(tmp_path, drop="blk.0.ffn_up.weight")
     writer_extra = np.zeros((96, 64), dtype=np.int32)
     changed = rewritten(path, {"blk.0.ffn_up.weight": writer_extra})
@@ -146,7 +146,7 @@ def test_a_type_that_nobody_dequantizes_is_refused(tmp_path: Path) -> None:
 
 
 def rewritten(path: Path, extra: dict[str, np.ndarray]) -> Path:
-    """The same file with more tensors."""
+    """Write the same file with additional tensors."""
     reader = gguf.GGUFReader(path)
     writer = gguf.GGUFWriter(path.with_name("more.gguf"), "llama")
     for key, field in reader.fields.items():
@@ -178,7 +178,7 @@ def test_a_file_that_shrinks_while_it_is_read_is_corrupt(tmp_path: Path) -> None
         [checkpoint.layer(name) for name in checkpoint.schemes]
 
 
-def test_a_file_that_goes_away_is_said(tmp_path: Path) -> None:
+def test_deleted_file_is_an_error(tmp_path: Path) -> None:
     checkpoint = GgufCheckpoint(saved(tmp_path, "Q8_0"))
     store = checkpoint.store
     checkpoint.path.unlink()
@@ -201,6 +201,6 @@ def test_a_model_on_disk_is_opened_as_what_it_is(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["nothing", "nothing.gguf"])
-def test_what_is_not_there_cannot_be_opened(name: str, tmp_path: Path) -> None:
+def test_missing_model_is_an_error(name: str, tmp_path: Path) -> None:
     with pytest.raises((ModelNotFound, CorruptFile)):
         open_checkpoint(tmp_path / name)

@@ -1,4 +1,4 @@
-"""Rotary positions as a GGUF file says them."""
+"""Tests of the RoPE settings in GGUF files."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def of_family(name: str) -> RopeEntries:
         {"rope_theta": 5e5, "rope_scaling": None},
     ],
 )
-def test_old_and_new_configs_say_the_same(config: dict[str, Any]) -> None:
+def test_old_and_new_configs_give_the_same_rope(config: dict[str, Any]) -> None:
     assert said(LLAMA | config) == {"rope.freq_base": 5e5, "rope.dimension_count": 16}
 
 

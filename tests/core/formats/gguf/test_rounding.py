@@ -1,4 +1,4 @@
-"""The search for scales and minimums of block types: what it stores, how good it is, and odd weights."""
+"""Tests of the search for scales and minimums of block types: stored values, error, and unusual weights."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def test_better_than_gguf_py(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", TYPES)
-def test_what_lies_on_a_grid_is_found_again(name: str) -> None:
+def test_weights_on_a_grid_are_found_exactly(name: str) -> None:
     """A file of blocks, dequantized and rounded anew, loses nothing where its writer used the whole range."""
     data = torch.from_numpy(np.random.default_rng(4).integers(0, 256, (4, TYPES[name].nbytes * 2), dtype=np.uint8))
     layer = decode("layer", name, data)

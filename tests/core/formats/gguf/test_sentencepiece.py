@@ -75,7 +75,7 @@ def test_tokens_have_types() -> None:
 
 
 @pytest.mark.parametrize("scheme", ["always", "first", "never"])
-def test_the_pre_tokenizer_may_mark_blanks(scheme: str) -> None:
+def test_pre_tokenizer_may_replace_spaces(scheme: str) -> None:
     value = families.sentencepiece_json() | {"normalizer": None}
     value["pre_tokenizer"] = {"type": "Metaspace", "replacement": "▁", "prepend_scheme": scheme, "split": False}
     found = from_json(value)
@@ -105,10 +105,10 @@ def test_merges_of_one_token_that_lie_apart_are_refused() -> None:
 @pytest.mark.parametrize(
     ("values", "match"),
     [
-        ({"normalizer": None}, "does not mark blanks"),
+        ({"normalizer": None}, "does not replace spaces"),
         ({"normalizer": {"type": "NFKC"}}, "changes text by NFKC"),
-        ({"pre_tokenizer": {"type": "Whitespace"}}, "cuts text by Whitespace"),
-        ({"normalizer": None, "pre_tokenizer": {"type": "Metaspace", "replacement": "▁", "split": True}}, "at blanks"),
+        ({"pre_tokenizer": {"type": "Whitespace"}}, "splits text with Whitespace"),
+        ({"normalizer": None, "pre_tokenizer": {"type": "Metaspace", "replacement": "▁", "split": True}}, "at spaces"),
     ],
 )
 def test_other_rules_are_refused(values: dict[str, Any], match: str) -> None:
@@ -133,7 +133,7 @@ def test_sentencepiece_s_own_file_is_read(tmp_path: Path) -> None:
     assert (found["bos_token_id"], found["eos_token_id"]) == (1, 2)
 
 
-def test_settings_change_what_is_put_before_texts(tmp_path: Path) -> None:
+def test_settings_change_the_prefix_of_texts(tmp_path: Path) -> None:
     found = said(tmp_path, model(PIECES, prefix=0), add_bos_token=False)
     assert (found["add_space_prefix"], found["add_bos_token"]) == (False, False)
 
@@ -156,12 +156,12 @@ def test_changing_letters_is_noted(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("cut", range(1, 60, 7))
-def test_a_torn_file_is_said(tmp_path: Path, cut: int) -> None:
+def test_truncated_file_is_an_error(tmp_path: Path, cut: int) -> None:
     whole = model(PIECES)
     with pytest.raises((CorruptFile, UnsupportedModel)):
         said(tmp_path, whole[: len(whole) * cut // 60])
 
 
-def test_noise_is_no_model(tmp_path: Path) -> None:
+def test_random_bytes_are_not_a_model(tmp_path: Path) -> None:
     with pytest.raises(CorruptFile, match="not a SentencePiece model"):
         said(tmp_path, b"\xff" * 100)

@@ -44,7 +44,7 @@ def settings(folder: Path, **values: Any) -> Path:
 
 
 def around(*before: str, behind: tuple[str, ...] = ()) -> dict[str, Any]:
-    """A post-processor that puts special tokens beside a text."""
+    """Return a post-processor that adds special tokens around a text."""
     special = [[{"SpecialToken": {"id": text, "type_id": 0}} for text in texts] for texts in (before, behind)]
     single = [*special[0], {"Sequence": {"id": "A", "type_id": 0}}, *special[1]]
     return {"type": "TemplateProcessing", "single": single, "pair": single, "special_tokens": {}}
@@ -108,7 +108,7 @@ def test_the_model_s_config_names_what_the_tokenizer_does_not(folder: Path) -> N
 
 
 def test_without_an_end_token_it_is_refused(folder: Path) -> None:
-    with pytest.raises(UnsupportedModel, match="token that ends a text"):
+    with pytest.raises(UnsupportedModel, match="end-of-text token"):
         said(settings(folder, eos_token=None))
 
 
@@ -159,7 +159,7 @@ def test_ends_that_llama_cpp_knows_by_their_text_leave_the_names_to_others(folde
         ({"type": "Sequence", "processors": [{"type": "ByteLevel"}, around("<|start|>")]}, {}, (True, False)),
     ],
 )
-def test_what_is_put_beside_texts(
+def test_bos_and_eos_around_texts(
     folder: Path, post: dict[str, Any] | None, added: dict[str, Any], expected: tuple[bool, bool]
 ) -> None:
     found = said(settings(change(folder, post_processor=post), **added))
@@ -227,7 +227,7 @@ def test_composing_letters_is_noted(folder: Path) -> None:
         ("tokenizer_config.json", '{"chat_template": [1]}'),
     ],
 )
-def test_torn_files_are_said(folder: Path, file: str, text: str) -> None:
+def test_truncated_files_are_errors(folder: Path, file: str, text: str) -> None:
     (folder / file).write_text(text, encoding="utf-8")
     with pytest.raises((CorruptFile, UnsupportedModel)):
         said(folder)
@@ -244,13 +244,13 @@ def test_a_changed_file_is_read_again(folder: Path) -> None:
     assert said(folder)["chat_template"] == "new"
 
 
-def swallowing(folder: Path, name: str, swallow: bool) -> Vocabulary:
-    families.save_json(folder, families.sentencepiece_json(swallow=swallow), **SENTENCEPIECE)
+def stripping(folder: Path, name: str, strip: bool) -> Vocabulary:
+    families.save_json(folder, families.sentencepiece_json(strip=strip), **SENTENCEPIECE)
     return tokenizer(folder, {}, 640, name)
 
 
 @pytest.mark.parametrize(
-    ("name", "swallow", "expected"),
+    ("name", "strip", "expected"),
     [
         ("Phi-3-mini", True, "Phi-3-mini"),
         ("mine", True, "mine (Phi-3)"),
@@ -259,10 +259,10 @@ def swallowing(folder: Path, name: str, swallow: bool) -> Vocabulary:
         ("mine", False, "mine"),
     ],
 )
-def test_the_name_tells_llama_cpp_about_blanks(tmp_path: Path, name: str, swallow: bool, expected: str) -> None:
-    assert swallowing(tmp_path, name, swallow).name == expected
+def test_name_makes_llama_cpp_strip_whitespace(tmp_path: Path, name: str, strip: bool, expected: str) -> None:
+    assert stripping(tmp_path, name, strip).name == expected
 
 
-def test_blanks_that_llama_cpp_keeps_are_noted(folder: Path) -> None:
+def test_whitespace_that_llama_cpp_keeps_is_noted(folder: Path) -> None:
     change(folder, added_tokens=[{"id": 300, "content": "<mask>", "special": True, "lstrip": True}])
-    assert "blanks beside <mask>" in tokenizer(folder, {}, 640, "m").notes[0]
+    assert "whitespace beside <mask>" in tokenizer(folder, {}, 640, "m").notes[0]

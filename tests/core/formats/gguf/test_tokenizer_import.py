@@ -54,7 +54,7 @@ def with_tokens(added: dict[str, int], *, kinds: bool = True, pad: int = 0) -> d
 
 
 @pytest.mark.parametrize("pad", [0, 5])
-def test_a_mark_of_other_letters_is_one_token(pad: int, tmp_path: Path, built: Any) -> None:
+def test_special_token_outside_of_the_alphabet_is_one_token(pad: int, tmp_path: Path, built: Any) -> None:
     changes = with_tokens(dict.fromkeys(MARKS, 3), pad=pad)
     first = changes["tokenizer.ggml.tokens"].index(MARKS[0])
     changes |= {"tokenizer.ggml.bos_token_id": first, "tokenizer.ggml.eos_token_id": first + 1}
@@ -113,7 +113,7 @@ CUTS = {
 
 
 @pytest.mark.parametrize("said", [None, True, False])
-def test_a_space_stands_before_text_behind_a_mark(said: bool | None, tmp_path: Path, built: Any) -> None:
+def test_space_is_added_after_a_special_token(said: bool | None, tmp_path: Path, built: Any) -> None:
     changes = gguf_files.sentencepiece_vocabulary() | {"tokenizer.ggml.add_space_prefix": said}
     tokenizer = read(file(tmp_path, built, **changes))
     for text, cuts in CUTS.items():
@@ -124,7 +124,7 @@ def test_a_space_stands_before_text_behind_a_mark(said: bool | None, tmp_path: P
 
 
 @pytest.mark.parametrize(("name", "pieces"), [("Phi-3 mini", ["</s>", "▁hello"]), ("mini", ["</s>", "▁", "▁hello"])])
-def test_the_marks_of_phi_3_swallow_blanks(name: str, pieces: list[str], tmp_path: Path, built: Any) -> None:
+def test_special_tokens_of_phi_3_strip_whitespace(name: str, pieces: list[str], tmp_path: Path, built: Any) -> None:
     changes = gguf_files.sentencepiece_vocabulary() | {"general.name": name}
     tokenizer = read(file(tmp_path, built, **changes))
     ids = tokenizer("</s> hello", add_special_tokens=False)["input_ids"]
