@@ -251,7 +251,7 @@ def test_conversion_returns_its_report(model: Path, jobs: Path) -> None:
 
 
 def test_inexact_conversion_only_on_request(model: Path, jobs: Path) -> None:
-    with pytest.raises(BadInput, match=r"significant bits|out of the range"):
+    with pytest.raises(BadInput, match=r"significant bits|outside the range"):
         ask(ConvertModel(str(model), str(jobs / "out"), "f16"))
     assert ask(ConvertModel(str(model), str(jobs / "out"), "f16", inexact=True)).report
 
