@@ -15,6 +15,14 @@ if TYPE_CHECKING:
     from tests.app.scripted_session import ScriptedCalls
 
 
+@pytest.fixture(autouse=True)
+def _built_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Build all messages in one iteration of the event loop, however slow the machine is."""
+    from app.pages.chat import conversation_view
+
+    monkeypatch.setattr(conversation_view, "_BUILD_SECONDS", 60.0)
+
+
 @pytest.fixture
 def calls() -> ScriptedCalls:
     from tests.app.scripted_session import ScriptedCalls
