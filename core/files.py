@@ -23,12 +23,12 @@ MAX_JSON_BYTES: Final = 32 << 20
 
 _CORRECT: Final = "Correct it there; if the file was downloaded, fetch it again."
 _UTF8: Final = "Save it as UTF-8; if the file was downloaded, fetch it again."
-_LASTING: Final = {
+_PERMANENT_ERRORS: Final = {
     errno.ENOENT, errno.ENOTEMPTY, errno.EEXIST, errno.EXDEV, errno.ENOTDIR, errno.EISDIR, errno.EINVAL, errno.EROFS,
     errno.ENAMETOOLONG,
 }  # fmt: skip
 """Errors that do not go away by waiting."""
-_WAITS: Final = (0.05, 0.15, 0.4, 1.0)
+_RETRY_DELAYS: Final = (0.05, 0.15, 0.4, 1.0)
 """Seconds before each retry; virus scanners, indexers and network volumes release files within this time."""
 
 
@@ -40,7 +40,7 @@ def write_atomic(path: Path, data: bytes) -> None:
             stream.write(data)
             stream.flush()
             os.fsync(stream.fileno())
-        patiently(lambda: temporary.replace(path))
+        with_retries(lambda: temporary.replace(path))
     finally:
         with contextlib.suppress(OSError):  # would hide the first error
             temporary.unlink(missing_ok=True)
@@ -128,18 +128,18 @@ def reason(error: Exception) -> str:
     return (error.strerror if isinstance(error, OSError) else None) or str(error) or type(error).__name__
 
 
-def patiently(call: Callable[[], object]) -> None:
+def with_retries(call: Callable[[], object]) -> None:
     """Call a function that renames or removes files, and retry errors that may be temporary.
 
     Raises:
         OSError: the last attempt failed.
     """
-    for wait in (*_WAITS, None):
+    for wait in (*_RETRY_DELAYS, None):
         try:
             call()
             return
         except OSError as error:
-            if wait is None or error.errno in _LASTING:
+            if wait is None or error.errno in _PERMANENT_ERRORS:
                 raise
             time.sleep(wait)
 

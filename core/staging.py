@@ -18,7 +18,7 @@ from typing import Final, Self
 
 from core.claim import Claim, is_filled_in_place, is_free, staging_places
 from core.errors import BitwrightError, OutputProblem, ResultKept
-from core.files import free_name, patiently, reason, sync_folder, sync_tree
+from core.files import free_name, reason, sync_folder, sync_tree, with_retries
 
 UNFINISHED: Final = ".unfinished"
 """Name of the marker file. It also reserves disk space for the last small files."""
@@ -91,7 +91,7 @@ class Staging:
             with contextlib.suppress(OSError):  # a remaining marker is harmless in the output
                 (self.folder / UNFINISHED).unlink()
             try:
-                self._fill() if self._in_place else patiently(self._rename)
+                self._fill() if self._in_place else with_retries(self._rename)
             except OSError as error:
                 raise OutputProblem(
                     f"The output cannot be moved to {self.target}: {reason(error)}.", "Rename the folder that was kept."
@@ -133,7 +133,7 @@ class Staging:
             for name in names:
                 if os.path.lexists(self.target / name):
                     raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(self.target / name))
-                patiently(lambda name=name: os.rename(self.folder / name, self.target / name))  # type: ignore[misc]
+                with_retries(lambda name=name: os.rename(self.folder / name, self.target / name))  # type: ignore[misc]
                 moved.append(name)
         except OSError:
             for name in moved:
@@ -153,7 +153,7 @@ class Staging:
         with contextlib.suppress(OSError):
             place = self.target / label if self._in_place else self.target.with_name(f"{self.target.name}-{label}")
             place = free_name(place)
-            patiently(lambda: os.rename(self.folder, place))
+            with_retries(lambda: os.rename(self.folder, place))
             self.kept = place
         return self.kept
 

@@ -12,8 +12,8 @@ from core.control import ShouldStop, never
 from core.events import Emit, Event
 
 Value = TypeVar("Value")
-_WAKE = 0.2
-"""Seconds between looks at the queue: on Windows a wait without an end keeps Ctrl-C out."""
+_POLL_SECONDS = 0.2
+"""Timeout of a wait on the queue, in seconds: on Windows a wait without a timeout blocks Ctrl-C."""
 
 
 @dataclass(frozen=True)
@@ -22,9 +22,10 @@ class _End(Generic[Value]):
 
 
 def stream(work: Callable[[Emit, ShouldStop], Value], should_stop: ShouldStop = never) -> Generator[Event, None, Value]:
-    """Run `work(emit, should_stop)` in a thread and yield what it emits; returns its value, raises what it raises.
+    """Run `work(emit, should_stop)` in a thread and yield the events that it emits.
 
-    Closing the generator makes `should_stop` true for the work and waits for it to end.
+    Returns its value and raises its exception. Closing the generator makes `should_stop()` true for the work and waits
+    until it ends.
     """
     box: queue.SimpleQueue[Event | BaseException | _End[Value]] = queue.SimpleQueue()
     closed = threading.Event()
@@ -40,7 +41,7 @@ def stream(work: Callable[[Emit, ShouldStop], Value], should_stop: ShouldStop = 
     try:
         while True:
             try:
-                item = box.get(timeout=_WAKE)
+                item = box.get(timeout=_POLL_SECONDS)
             except queue.Empty:
                 continue
             if isinstance(item, _End):

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from core.errors import BitwrightError, DiskFull, OutputProblem
-from core.files import free_bytes, patiently, sync_folder, write_json
+from core.files import free_bytes, sync_folder, with_retries, write_json
 from core.model.headers import DTYPE_BITS, INDEX_FILE, SINGLE_FILE
 from core.wording import human
 
@@ -208,13 +208,13 @@ class CheckpointWriter(ClosedOrAborted):
                     self._name(shard)
             paths = [shard.path for shard in self._shards]
             if len(paths) > 1:
-                patiently(lambda: self._partial_index.replace(self._folder / INDEX_FILE))
+                with_retries(lambda: self._partial_index.replace(self._folder / INDEX_FILE))
                 paths.append(self._folder / INDEX_FILE)
             sync_folder(self._folder)
         return paths
 
     def _name(self, shard: _Shard) -> None:
-        patiently(lambda: shard.partial.replace(shard.path))
+        with_retries(lambda: shard.partial.replace(shard.path))
 
     def abort(self) -> None:
         """Remove the unfinished files; no effect after `close` or `leave`."""
@@ -368,7 +368,7 @@ def write_at(stream: BinaryIO, position: int, data: memoryview) -> None:
         stream.seek(position)
         write_all(stream, data)
 
-    patiently(write)
+    with_retries(write)
 
 
 def write_all(stream: BinaryIO, data: memoryview) -> None:

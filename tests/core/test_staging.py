@@ -17,7 +17,7 @@ from core.staging import UNFINISHED, Staging, remove
 
 @pytest.fixture(autouse=True)
 def no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(files, "_WAITS", (0.0, 0.0))
+    monkeypatch.setattr(files, "_RETRY_DELAYS", (0.0, 0.0))
 
 
 def names(folder: Path) -> list[str]:

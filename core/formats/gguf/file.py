@@ -22,7 +22,7 @@ from gguf.constants import GGUF_MAGIC, GGMLQuantizationType, GGUFValueType
 from torch import Tensor
 
 from core.errors import BitwrightError, DiskFull, OutputProblem
-from core.files import free_bytes, patiently, sync_folder
+from core.files import free_bytes, sync_folder, with_retries
 from core.formats.gguf.types import type_bytes
 from core.model.writer import ClosedOrAborted, failures, reserve, write_at
 from core.wording import human
@@ -166,7 +166,7 @@ class GgufWriter(ClosedOrAborted):
                 os.fsync(self._stream.fileno())
                 self._stream.close()
                 self._stream = None
-                patiently(lambda: self._partial.replace(self.path))
+                with_retries(lambda: self._partial.replace(self.path))
                 sync_folder(self.path.parent)
         return self.path
 

@@ -31,7 +31,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def run(model: Path, own_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[Event]]:
     """A run whose file operation that begins with `start` fails, once or from then on."""
-    monkeypatch.setattr(files, "_WAITS", (0.0,))
+    monkeypatch.setattr(files, "_RETRY_DELAYS", (0.0,))
     (tmp_path / "text.txt").write_text(TEXT)
 
     def go(start: str, code: int, *, lasting: bool = False) -> list[Event]:

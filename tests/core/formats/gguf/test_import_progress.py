@@ -22,7 +22,7 @@ def llama(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_import_has_progress(llama: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pace, "_TOLD_EVERY", 0.0)
+    monkeypatch.setattr(pace, "_INTERVAL", 0.0)
     events: list[Event] = []
     import_gguf(llama, events.append, lambda: False, measured=True)
     shares = [event.fraction for event in events if isinstance(event, Progress)]
