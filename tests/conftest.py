@@ -1,4 +1,4 @@
-"""What every test stands on: no network, no trace outside its own folders, no wall clock in properties."""
+"""Configuration of all tests: no network, no files outside temporary folders, no deadlines of hypothesis."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ settings.load_profile("bitwright")
 
 
 def pytest_addoption(parser: pytest.Parser, pluginmanager: pytest.PytestPluginManager) -> None:
-    """Where Qt cannot be loaded, for lack of a library of the system, pytest-qt would end every run: leave it out.
+    """Disable pytest-qt if a system library of Qt is missing, because it would end every run.
 
     tests/app/conftest.py then skips the tests of the window.
     """
@@ -65,7 +65,7 @@ _network = {"allowed": False}
 
 
 def _refuse_network(event: str, args: tuple[Any, ...]) -> None:
-    """Audit hook: a test that connects to anything but this machine fails, whatever library does it."""
+    """Fail a test that connects to another machine, with any library (audit hook)."""
     if event != "socket.connect" or _network["allowed"]:
         return
     address = args[1]
@@ -88,7 +88,7 @@ TakeHome = Callable[[Path, pytest.MonkeyPatch], Path]
 
 @pytest.fixture(scope="session")
 def take_home() -> TakeHome:
-    """Makes a folder Bitwright's home, empty but for the compiled kernels."""
+    """Return a function that sets the data folder, with only the compiled kernels in it."""
 
     def take(home: Path, patch: pytest.MonkeyPatch) -> Path:
         patch.setenv("BITWRIGHT_HOME", str(_with_kernels(home)))
@@ -104,5 +104,5 @@ def own_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, take_home: TakeHom
 
 
 def pytest_unconfigure() -> None:
-    """Remove what the tests left in their own home and caches."""
+    """Remove the files of the tests in the temporary home and caches."""
     shutil.rmtree(_SCRATCH, ignore_errors=True)

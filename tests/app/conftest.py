@@ -41,7 +41,7 @@ class _Skipped(pytest.Module):
 
 
 def pytest_pycollect_makemodule(module_path: Path, parent: pytest.Collector) -> pytest.Module | None:
-    """Skip a module whose imports cannot work."""
+    """Skip test modules that cannot be imported."""
     return _Skipped.from_parent(parent, path=module_path) if QT_PROBLEM else None
 
 
@@ -58,12 +58,12 @@ def qapp(qapp: QApplication) -> QApplication:
 
 @pytest.fixture(autouse=True)
 def _own_home(own_home: Path) -> None:
-    """Each test has an empty home: jobs, settings, presets."""
+    """Give each test an empty data folder: jobs, settings, presets."""
 
 
 @pytest.fixture
 def theme(qapp: object) -> Iterator[Theme]:
-    """Light, whatever the machine's own scheme."""
+    """Return a theme with the light scheme."""
     from app.theme import Theme
 
     made = Theme()
@@ -94,7 +94,7 @@ def visited() -> list[str]:
 def context(
     qtbot: QtBot, theme: Theme, tmp_path: Path, reports: Reports, said: list[str], visited: list[str]
 ) -> Iterator[Context]:
-    """What a page is given, all of it real; child processes are ended with the test."""
+    """Return a real context for pages; child processes are ended after the test."""
     from app.shared.calls.calls import Calls
     from app.shared.context import Context
     from app.shared.draft import Draft
@@ -145,7 +145,7 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def opened(tiny_model: Path) -> OpenedModel:
-    """That model as the model page opens it."""
+    """Return that model as the model page opens it."""
     from app.shared.models.opened import OpenedModel
     from core.model.folder import read_config
     from core.model.headers import read_folder

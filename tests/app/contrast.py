@@ -1,4 +1,4 @@
-"""Contrast of colours."""
+"""Computation of the contrast of colours."""
 
 from __future__ import annotations
 

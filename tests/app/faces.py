@@ -20,7 +20,7 @@ class Face(NamedTuple):
 
 
 FACES = (Face(STANDARD, 10), Face("DejaVu Sans", 10), Face("Cantarell", 11), Face(STANDARD, 16))
-"""GNOME's, KDE's and older desktops' fonts at their sizes, and one as people with weak eyes set it."""
+"""Fonts of GNOME, KDE and older desktops in their default sizes, and one in a large size."""
 
 
 def bring_standard() -> None:
@@ -34,7 +34,7 @@ def bring_standard() -> None:
 
 
 def wear(application: QApplication, face: Face) -> None:
-    """Use `face` for the whole application."""
+    """Set `face` as the font of the application."""
     font = QFont(application.font())
     font.setFamilies([face.family])
     font.setPointSize(face.points)

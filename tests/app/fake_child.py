@@ -40,7 +40,7 @@ Act = Callable[[str], None]
 
 
 def report_of(spec: JobSpec) -> dict[str, Any]:
-    """What a real run says at its end, in short."""
+    """Return a short report of a run."""
     return {
         "version": VERSION, "model": "fake-135M", "origin": "folder", "source_note": "", "parameters": 135_000_000,
         "settings": {"recipe": spec.recipe.to_json(), "default_scheme": {"bits": 4, "group_size": 64, "sym": True}},
@@ -55,7 +55,7 @@ def report_of(spec: JobSpec) -> dict[str, Any]:
 
 
 def figures(block: int) -> dict[str, Any]:
-    """How a block came out."""
+    """Return the result of a block."""
     before = 0.02 * 3**block
     return {"loss_before": before, "loss_after": before / 2, "best_iteration": STEPS, "diverged": False}
 
@@ -110,7 +110,7 @@ def _stop(control: Control) -> None:
 
 
 def act_at(act: str, stage: str, control: Control, now: str) -> None:
-    """Do `act` when the story is at `stage`."""
+    """Perform `act` if the story has reached `stage`."""
     if now != stage:
         return
     if act == "hold":
@@ -134,11 +134,11 @@ def act_at(act: str, stage: str, control: Control, now: str) -> None:
 
 
 def nothing(_stage: str) -> None:
-    """For a story without an incident."""
+    """Do nothing, for a story without an incident."""
 
 
 def forever(spec: JobSpec, job: Path, emit: Emit, control: Control) -> None:
-    """Tunes one block that never ends."""
+    """Tune one block without end."""
     emit(Stage("tune"))
     emit(BlockStarted(0, 1, "model.layers.0", ()))
     iteration = 0
@@ -150,7 +150,7 @@ def forever(spec: JobSpec, job: Path, emit: Emit, control: Control) -> None:
 
 
 def pausing(spec: JobSpec, job: Path, emit: Emit, control: Control) -> None:
-    """Waits in the second block until it is to pause; then tells the rest of the story as far as it may."""
+    """Wait in the second block for a pause, then emit the remaining events as far as allowed."""
 
     def until_paused(stage: str) -> None:
         while stage == "tune" and not control.should_pause() and not control.should_stop():
@@ -207,7 +207,7 @@ RUNS: dict[str, worker.Run] = {
 
 
 def command(behaviour: str) -> Callable[[Path], list[str]]:
-    """For `Runs(command=...)`."""
+    """Return the command of the fake child for `Runs(command=...)`."""
     return lambda job: [sys.executable, "-P", __file__, behaviour, str(job)]
 
 

@@ -35,15 +35,15 @@ class SmallPage(QWidget):
             column.addWidget(widget)
 
     def open_model(self, name: str) -> None:
-        """Note the model."""
+        """Record the model."""
         self.asked.append(("model", name))
 
     def open_file(self, path: str) -> None:
-        """Note the file."""
+        """Record the file."""
         self.asked.append(("file", path))
 
     def dot(self) -> bool:
-        """Whether there is something to say."""
+        """Return whether the page shows a dot."""
         return self.has_news
 
 

@@ -28,7 +28,7 @@ INTERACTIVE = (
 
 
 def interactive(root: QWidget) -> Iterator[QWidget]:
-    """What a person can use as `root` is now, but for what belongs to the inside of another widget."""
+    """Return the usable widgets in `root`, without inner widgets of other widgets."""
     outer = (QAbstractSpinBox, QComboBox, QLineEdit)
     for widget in (root, *root.findChildren(QWidget)):
         parent = widget.parent()
@@ -51,7 +51,7 @@ def unnamed(root: QWidget) -> list[str]:
 
 
 def unreachable(root: QWidget) -> list[str]:
-    """What neither Tab nor, in a row of buttons of which one is chosen, Tab and the arrow keys get to."""
+    """Return the widgets that cannot be reached with Tab, or with Tab and arrow keys in a button group."""
     found = [widget for widget in interactive(root) if not isinstance(widget, QProgressBar)]
     rows = {widget.parent() for widget in found if takes_tab(widget)}
     return [
@@ -62,5 +62,5 @@ def unreachable(root: QWidget) -> list[str]:
 
 
 def takes_tab(widget: QWidget) -> bool:
-    """Whether the Tab key stops at it, or at what stands for it."""
+    """Return whether the Tab key stops at a widget or at its focus proxy."""
     return bool(widget.focusPolicy() & Qt.FocusPolicy.TabFocus) or widget.focusProxy() is not None

@@ -11,7 +11,7 @@ from core.service.messages import Request
 
 @dataclass
 class RecordedCall:
-    """One call that was started; a test plays the child process by calling the callables."""
+    """A started call; a test replaces the child process by calling its callables."""
 
     request: Any
     on_success: Callable[[Any], object]
@@ -20,13 +20,13 @@ class RecordedCall:
     stopped: bool = False
 
     def stop(self) -> None:
-        """Like `Call.stop`; the result of a stopped call may still be played, as if it had been on its way."""
+        """Replace `Call.stop`; the result of a stopped call can still be delivered."""
         self.stopped = True
 
 
 @dataclass
 class RecordedCalls:
-    """Records what is started and answers nothing by itself."""
+    """Replacement of `Calls` that records calls and returns no results by itself."""
 
     started: list[RecordedCall] = field(default_factory=list)
 
@@ -45,7 +45,7 @@ class RecordedCalls:
         return call
 
     def is_on(self, request: type[Request[Any]]) -> bool:
-        """Like `Calls.is_on`."""
+        """Replace `Calls.is_on`."""
         return any(isinstance(call.request, request) and not call.stopped for call in self.started)
 
     def of(self, request: type[Request[Any]]) -> list[RecordedCall]:
@@ -54,4 +54,4 @@ class RecordedCalls:
 
 
 def _ignore(_value: Any) -> None:
-    """Do nothing, where a page has no callable."""
+    """Do nothing, in place of a missing callable."""

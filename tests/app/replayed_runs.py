@@ -52,12 +52,12 @@ class ReplayedRuns(SteeredRuns):
         self.loading = False
 
     def play(self, events: Iterable[Event], spec: JobSpec | None = None, job: Path | None = None) -> RunRecord:
-        """Another run than before, of which these events are known."""
+        """Start another run with these known events."""
         self.record = RunRecord(spec, job)
         return self.more(events)
 
     def more(self, events: Iterable[Event]) -> RunRecord:
-        """What the same run says next."""
+        """Add the next events of the same run."""
         assert self.record is not None
         batch = Batch()
         batch.add(events)

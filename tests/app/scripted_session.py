@@ -36,7 +36,7 @@ ANSWERED = ChatAnswer(
 
 
 class ScriptedCall:
-    """One call; as soon as its session is closed nobody hears of it."""
+    """A call, which emits nothing after its session is closed."""
 
     def __init__(self, request: Any, listeners: tuple[Callable[[Any], object], ...]) -> None:
         self.request = request
@@ -44,7 +44,7 @@ class ScriptedCall:
         self.stopped = False
 
     def stop(self) -> None:
-        """What `Call.stop` is; the test decides what comes of it."""
+        """Replace `Call.stop`; the test decides on the result."""
         self.stopped = True
 
     def event(self, event: Event) -> None:
@@ -57,7 +57,7 @@ class ScriptedCall:
             self._event(Token(piece))
 
     def succeed(self, result: Any, **changes: Any) -> None:
-        """End the call with a result; `changes` replace fields of it, of an answer those of its statistics."""
+        """End the call with a result; `changes` replace its fields, or those of the statistics of an answer."""
         if isinstance(result, ChatAnswer):
             text = changes.pop("text", result.text)
             result = replace(result, text=text, statistics=replace(result.statistics, **changes))
@@ -92,24 +92,24 @@ class ScriptedSession(QObject):
         on_failure: Callable[[Any], object],
         on_event: Callable[[Any], object],
     ) -> ScriptedCall:
-        """As `Session.start`."""
+        """Replace `Session.start`."""
         assert not self.closed
         self.calls.append(ScriptedCall(request, (on_success, on_failure, on_event)))
         return self.calls[-1]
 
     def close(self) -> None:
-        """As `Session.close`."""
+        """Replace `Session.close`."""
         self.closed = True
 
     def die(self) -> None:
-        """The child is killed: the call that was under way fails, then the session says so."""
+        """Simulate a killed child: fail the current call, then emit `died`."""
         error = ChildDied("The child process has ended.", "Load the model again.")
         self.calls[-1].fail(error)
         self.died.emit(error)
 
 
 class ScriptedCalls:
-    """Makes sessions and keeps them; what is asked beside them is answered at once, but for `slow` questions."""
+    """Factory of sessions; other calls return their results at once, except `slow` ones."""
 
     def __init__(self) -> None:
         self.sessions: list[ScriptedSession] = []
@@ -126,7 +126,7 @@ class ScriptedCalls:
         on_failure: Callable[[Any], object] | None = None,
         on_event: Callable[[Any], object] | None = None,
     ) -> None:
-        """As `Calls.start`, of the finished models."""
+        """Replace `Calls.start` for the list of finished models."""
         assert isinstance(request, ListOutputs)
         self.asked.append(request)
         if self.slow:
@@ -135,7 +135,7 @@ class ScriptedCalls:
             on_success(OutputList(tuple(self.outputs)))
 
     def session(self) -> ScriptedSession:
-        """As `Calls.session`."""
+        """Replace `Calls.session`."""
         self.sessions.append(ScriptedSession())
         return self.sessions[-1]
 

@@ -10,7 +10,7 @@ from core.spec import JobSpec
 
 
 class SteeredRuns(QObject):
-    """In place of `app.shared.run.runs.Runs` where a test is of the frame and not of runs."""
+    """Replacement of `app.shared.run.runs.Runs` for tests of the frame."""
 
     changed = Signal()
     started = Signal()
@@ -32,7 +32,7 @@ class SteeredRuns(QObject):
         return self.record
 
     def end(self, last: Done | Failed) -> None:
-        """It ends."""
+        """End the run."""
         assert self.record is not None
         self.record.last, self.active = last, False
         self.changed.emit()

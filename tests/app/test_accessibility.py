@@ -21,7 +21,7 @@ from tests.app.find import find
 from tests.app.reading_aloud import unnamed, unreachable
 
 ROOM = QSize(880, 580)
-"""What a page has of a window of 1024 by 700."""
+"""Size of a page in a window of 1024 by 700."""
 
 
 @pytest.fixture(params=["empty", "with a model"])

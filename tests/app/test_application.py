@@ -59,7 +59,7 @@ def started(*arguments: str) -> subprocess.Popen[str]:
 
 
 def lines_until(child: subprocess.Popen[str], last: str) -> list[str]:
-    """What it says up to the line `last`."""
+    """Return the output up to the line `last`."""
     assert child.stdout is not None
     lines = []
     for line in child.stdout:

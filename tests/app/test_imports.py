@@ -49,7 +49,7 @@ application.exec()
 
 
 def imported_by(code: str, *arguments: str) -> Any:
-    """Top-level names of all modules that a process has loaded at the end of `code`."""
+    """Return the top-level names of all modules that are loaded after `code`."""
     command = [sys.executable, "-c", code, *arguments]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

@@ -25,7 +25,7 @@ SMALLEST = (1024, 700)
 
 @pytest.fixture(params=FACES, ids=lambda face: f"{face.family} {face.points}")
 def face(request: pytest.FixtureRequest, qapp: QApplication) -> Iterator[Face]:
-    """Each font; those that no package brings only where the machine has them."""
+    """Provide each font; skip fonts that are not in a package and not installed."""
     chosen: Face = request.param
     if chosen.family not in QFontDatabase.families():
         pytest.skip(f"this machine does not have the font {chosen.family}")

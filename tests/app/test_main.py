@@ -17,7 +17,7 @@ QUIET = {name: value for name, value in os.environ.items() if name not in SCREEN
 
 
 def call(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
-    """`python -m app ARGUMENTS` without a screen."""
+    """Run `python -m app ARGUMENTS` without a display."""
     command = [sys.executable, "-m", "app", *arguments]
     return subprocess.run(command, env={**QUIET, **variables}, capture_output=True, text=True, check=False, timeout=120)
 

@@ -42,7 +42,7 @@ def home(tmp_path: Path) -> Path:
 
 
 def first_of(home: Path) -> subprocess.Popen[str]:
-    """Another process that is the first and listens."""
+    """Start another process that is the first instance."""
     child = subprocess.Popen([sys.executable, "-c", FIRST, str(home)], stdout=subprocess.PIPE, text=True)
     assert child.stdout is not None
     assert child.stdout.readline() == "True True\n"

@@ -1,4 +1,4 @@
-"""File operations that fail on purpose: the Nth one below a folder, whichever library asks for it.
+"""Injection of failures into file operations: the Nth operation in a folder fails, in any library.
 
 Counted are opening for writing, writing, fsync, rename, mkdir, unlink, rmdir and the copying of a file, as far as they
 go through Python.
@@ -21,7 +21,7 @@ _ID = re.compile(r"\d{8}-\d{6}-\d{6}-[0-9a-f]{4}")
 
 @dataclass
 class Faults:
-    """Counts operations below `root`, and fails one with the error number `code`.
+    """Counter of file operations in `root` that fails one of them with the error number `code`.
 
     Attributes:
         fail: which one fails, from 1; 0 for none.
@@ -40,7 +40,7 @@ class Faults:
     met: bool = False
 
     def meet(self, operation: str, path: Any) -> None:
-        """Count an operation, and raise if it is the one."""
+        """Count an operation, and raise if it is the selected one."""
         if isinstance(path, int):
             try:
                 path = os.readlink(f"/proc/self/fd/{path}")

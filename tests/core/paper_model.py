@@ -1,4 +1,4 @@
-"""Llamas on paper: the headers of checkpoints of any size, without a weight and without torch."""
+"""Headers of Llama checkpoints of any size, without weights and without torch."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SHAPES = {
     "self_attn.q_proj": (WIDTH, WIDTH),
     "self_attn.v_proj": (WIDTH // 3, WIDTH),
 }
-"""As SmolLM2-135M has them, sorted by name as checkpoints are."""
+"""Tensors of a block of SmolLM2-135M, sorted by name as in checkpoints."""
 
 
 def llama(blocks: int, *, tied: bool = True, shapes: Mapping[str, tuple[int, int]] = SHAPES) -> ModelTree:

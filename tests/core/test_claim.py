@@ -1,4 +1,4 @@
-"""One output, one writer."""
+"""Tests of claims: an output folder has one writer."""
 
 from __future__ import annotations
 

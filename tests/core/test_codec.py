@@ -1,4 +1,4 @@
-"""Dataclasses survive their JSON values, and values of another type are refused with the name of the field."""
+"""Tests of the JSON codec: round trips of dataclasses, and errors with the name of the field."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Errors keep their parts, and their codes lead back to their classes."""
+"""Tests of the errors: message, hint and code, and the class of each code."""
 
 from __future__ import annotations
 

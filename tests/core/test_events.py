@@ -1,4 +1,4 @@
-"""Every event survives its JSON line, and no line at all can stop a follower."""
+"""Tests of events: round trips through JSON lines, and invalid lines."""
 
 from __future__ import annotations
 

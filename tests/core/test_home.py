@@ -1,4 +1,4 @@
-"""Bitwright's own folder, also for those who have no home."""
+"""Tests of the data folder, also without a home folder."""
 
 from __future__ import annotations
 

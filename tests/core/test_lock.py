@@ -1,4 +1,4 @@
-"""Locks that end with their process."""
+"""Tests of locks that are released at the end of their process."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Remaining times of made-up transfers: even, uneven, stalled, begun again."""
+"""Tests of the remaining time of simulated transfers: constant, varying, stalled, restarted."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Files for their owner alone: modes, nothing replaced by accident, nothing left behind."""
+"""Tests of files that only their owner can read: modes, no accidental overwriting, no remains."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which schemes exist, and which one a layer of a given shape really gets."""
+"""Tests of the valid schemes, and of the scheme of a layer of a given shape."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Folders that become outputs, and what is kept of those that cannot."""
+"""Tests of staging folders that become outputs, and of results that could not be moved."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def filled(staging: Staging) -> None:
 
 
 class Failing:
-    """`os.rename` that fails `times` times for whatever `onto` says."""
+    """Return an `os.rename` that fails `times` times for the targets that `onto` selects."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, code: int, times: int, onto: str = "") -> None:
         self.left, self._code, self._onto, self._real = times, code, onto, os.rename

@@ -1,4 +1,4 @@
-"""Numbers as people read them."""
+"""Tests of the display of numbers and units."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tiny random models of every architecture for which transformers has a causal language model."""
+"""Tiny random models of every architecture with a causal language model in transformers."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.core.tiny_model import save_tokenizer
 
 VOCABULARY: Final = 320
 CONTEXT: Final = 192
-"""Tokens that a model knows, and reads at most."""
+"""Vocabulary size and context length of the models."""
 _NAMES: Final[dict[int, str]] = {
     VOCABULARY: "vocab_size vocab_size_per_layer_input ngram_vocab_size audio_vocab_size",
     CONTEXT: "max_position_embeddings n_positions n_ctx max_seq_len context_length max_sequence_length "
@@ -109,17 +109,17 @@ SPECIAL: Final[dict[str, dict[str, Any]]] = {
     **dict.fromkeys(("camembert", "roberta", "xlm-roberta", "xlm-roberta-xl", "xmod", "data2vec-text"), _BERT),
     "roberta-prelayernorm": _BERT,
 }
-"""Settings of architectures that the general ones do not fit, and further variants of them."""
+"""Settings of architectures that need other values than the general ones, and further variants."""
 LEFT_OUT: Final = frozenset({
     "fuyu", "gemma3", "gemma3n", "gemma4", "gemma4_assistant", "gemma4_unified", "gemma4_unified_assistant", "git",
     "got_ocr2", "moss_transcribe_diarize", "musicgen", "musicgen_melody", "phi4_multimodal", "dots3_note", "blt",
     "qwen4_exp", "qwen3_5", "qwen3_5_moe", "mllama", "llama4",
 })  # fmt: skip
-"""Whole models for pictures or sound, whose text part is listed by itself, and those that cannot be made small."""
+"""Multimodal models, whose text part is listed separately, and models that cannot be made small."""
 
 
 def names() -> list[str]:
-    """All model types, and the variants that are told apart here."""
+    """Return all model types and variants."""
     return sorted({*MODEL_FOR_CAUSAL_LM_MAPPING_NAMES, *SPECIAL} - LEFT_OUT)
 
 

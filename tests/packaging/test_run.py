@@ -14,7 +14,7 @@ PYTHON = [str(venv_setup.PYTHON), "-P", "-m"]
 
 @pytest.fixture(params=[True, False], ids=["display", "no display"])
 def window(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool:
-    """Pretend that a window can, or cannot, be opened."""
+    """Simulate a machine on which a window can or cannot be opened."""
 
     def look(command: list[str], **_options: object) -> subprocess.CompletedProcess[str]:
         assert command == [*PYTHON, "app.qt_libraries"]

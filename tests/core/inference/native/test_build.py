@@ -1,4 +1,4 @@
-"""Compiling the kernels: which compiler, what is kept, what is said where it does not work."""
+"""Tests of the compilation of the kernels: choice of compiler, cached libraries, errors."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ TINY = 'extern "C" int answer() { return %d; }\n'
 
 @pytest.fixture
 def sources(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """One small source in place of ours, and a home of its own."""
+    """Replace the sources by a small one, with an empty data folder."""
     if not list(build._compilers()):
         pytest.skip("no C++ compiler")
     folder = tmp_path / "source"
@@ -36,14 +36,14 @@ def sources(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def program(path: Path, text: str) -> Path:
-    """An executable shell script."""
+    """Write an executable shell script."""
     path.write_text(f"#!/bin/sh\n{text}\n", encoding="utf-8")
     path.chmod(path.stat().st_mode | stat.S_IXUSR)
     return path
 
 
 def counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A compiler that notes each call that compiles, and is otherwise the real one."""
+    """Return a compiler that records each compilation and calls the real one."""
     real, log = next(build._compilers()), tmp_path / "calls"
     log.write_text("", encoding="utf-8")
     script = program(
@@ -54,7 +54,7 @@ def counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def calls(log: Path) -> int:
-    """Libraries that were linked."""
+    """Return the linked libraries."""
     return log.read_text(encoding="utf-8").count("-shared")
 
 
@@ -134,7 +134,7 @@ def test_the_library_is_its_owners_alone_whatever_new_files_may_usually_be(sourc
 
 
 def foreign(path: Path) -> None:
-    """Put something else there, with a seal that fits it but for the name."""
+    """Replace the library, with a seal that is valid except for the name."""
     data = path.read_bytes() + b"and more"
     path.write_bytes(data)
     build._seal(path).write_text(hashlib.sha256(data).hexdigest(), encoding="ascii")
@@ -158,7 +158,7 @@ def a_link(path: Path) -> None:
 
 
 def renamed(path: Path) -> None:
-    """One of other sources under the name of these, with its own seal."""
+    """Replace the library by one of other sources with a valid seal of its own."""
     for each in (path, build._seal(path)):
         other = each.with_stem("kernels-another")
         each.rename(other)
@@ -208,7 +208,7 @@ def test_folders_of_another_user_are_a_sentence(sources: Path, monkeypatch: pyte
 
 @pytest.mark.skipif(sys.platform != "linux", reason="files are not loaded by their descriptor here")
 def test_what_was_checked_is_what_is_loaded(sources: Path, tmp_path: Path) -> None:
-    """Even where a path leads to something else between the two."""
+    """The path is changed between check and load."""
     path = build.library()
     whole = path.read_bytes()
     with build.loadable(path) as name:
@@ -248,7 +248,7 @@ def test_a_compiler_that_cannot_be_started_is_a_sentence(
 
 
 def test_a_library_that_is_none_is_a_sentence(sources: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A compiler that says yes to everything and writes something else."""
+    """The compiler succeeds but writes an invalid file."""
     script = 'while [ $# -gt 0 ]; do [ "$1" = -o ] && echo no > "$2"; shift; done; exit 0'
     compiler = program(tmp_path / "liar", script)
     monkeypatch.setattr(build, "_compilers", lambda: iter([[str(compiler)]]))

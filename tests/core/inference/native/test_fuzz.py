@@ -1,4 +1,4 @@
-"""The kernels under AddressSanitizer and UBSan: random shapes, steps, positions and wrong sizes; see fuzz.cpp."""
+"""Tests of the kernels with AddressSanitizer and UBSan: random shapes, steps and positions, and invalid sizes."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def run(command: list[str]) -> subprocess.CompletedProcess[str]:
 
 @pytest.fixture(scope="module")
 def compiler(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
-    """A compiler whose sanitizers work here."""
+    """Return a compiler with working sanitizers."""
     scratch = tmp_path_factory.mktemp("sanitizers")
     (scratch / "none.cpp").write_text("int main() { return 0; }\n", encoding="utf-8")
     for command in build._compilers():
@@ -40,7 +40,7 @@ def compiler(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
 
 @pytest.fixture(scope="module")
 def fuzz(compiler: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The compiled fuzz program."""
+    """Compile the fuzz program."""
     scratch = tmp_path_factory.mktemp("fuzz")
     units = [FUZZ, *sorted(build.SOURCES.glob("*.cpp"))]
     flags = [*FLAGS, *build.machine_flags(), "-I", str(build.SOURCES)]

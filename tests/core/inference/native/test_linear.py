@@ -1,4 +1,4 @@
-"""The compiled linear layers against float32 products, for every instruction set that this processor runs."""
+"""Tests of the compiled linear layers against float32 matmuls, for every instruction set of this processor."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ ISA = [
 
 @pytest.fixture(autouse=True, scope="module", params=ISA)
 def _instructions(request: pytest.FixtureRequest) -> Iterator[None]:
-    """All tests once with each set of instructions."""
+    """Run all tests with each instruction set."""
     flags = request.param
     if "native" not in flags and platform.machine() not in ("x86_64", "AMD64"):
         pytest.skip("not this kind of processor")
@@ -51,7 +51,7 @@ def _instructions(request: pytest.FixtureRequest) -> Iterator[None]:
 
 
 def exact(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """The product in float64."""
+    """Return the product in float64."""
     y = x.double() @ weight.double().t()
     return (y if bias is None else y + bias.double()).float()
 
@@ -89,7 +89,7 @@ def test_every_number_of_rows(bits: int, rows: int) -> None:
 def test_any_shape(
     bits: int, group: int, sym: bool, act_order: bool, outputs: int, blocks: int, rows: int, planes: int
 ) -> None:
-    """Groups that do not divide the inputs are cut short at the end, as files of other programs have them."""
+    """The last group is shorter if the group size does not divide in_features, as in files of other programs."""
     stored = layer(LayerScheme(bits, group, sym), outputs, 32 * blocks, act_order=act_order)
     x = torch.randn(rows, 32 * blocks, generator=torch.Generator().manual_seed(1))
     found = matrix.linear(matrix.pack(stored, None, planes), x)
@@ -116,7 +116,7 @@ def test_threads_change_nothing() -> None:
 
 
 def test_rows_do_not_touch_each_other() -> None:
-    """Nor does their number: what a row gives alone it gives among others."""
+    """The result of a row does not depend on the number of rows."""
     packed, x = matrix.pack(layer(LayerScheme(4, 64)), None), torch.randn(9, 256)
     together = matrix.linear(packed, x)
     alone = torch.cat([matrix.linear(packed, row[None]) for row in x])

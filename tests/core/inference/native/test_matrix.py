@@ -1,4 +1,4 @@
-"""Packing for the compiled kernels: what comes back, how much it takes, what it refuses."""
+"""Tests of packing for the compiled kernels: values, size, errors."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def test_integers_take_their_bits(bits: int, nbytes: int) -> None:
     ],
 )  # fmt: skip
 def test_block_types_take_little_more_than_their_files(name: str, bits: float) -> None:
-    """K types keep a second float16 for every 256 weights even without minimums, and Q3_K is packed in four bits."""
+    """K-quants have a second float16 for every 256 weights even without minimums, and Q3_K is packed in four bits."""
     assert matrix.pack(layer(LayerScheme.of_type(name), outputs=64, inputs=1024)).nbytes * 8 == bits * 64 * 1024
 
 

@@ -1,4 +1,4 @@
-"""Every architecture of the native program against transformers, and what it says of those that it does not know."""
+"""Tests of every architecture of the native program against transformers, and of unsupported ones."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ EXACT = 1e-4
 
 @pytest.fixture(scope="module", params=list(MODELS))
 def pair(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, kernels: Any) -> tuple[Any, Any]:
-    """The transformers model, and the program of its checkpoint."""
+    """Return the transformers model and the program of its checkpoint."""
     folder = tmp_path_factory.mktemp("checkpoint")
     return make(request.param, folder), load(folder)
 
@@ -50,7 +50,7 @@ def test_what_was_cut_off_leaves_nothing_behind(pair: tuple[Any, Any]) -> None:
 
 @pytest.fixture
 def llama(tmp_path: Path) -> tuple[dict[str, Any], ModelTree]:
-    """Config and tree of a model that the program takes."""
+    """Return config and tree of a supported model."""
     make("llama", tmp_path / "model")
     skeleton = skeleton_of(tmp_path / "model")
     return skeleton.model.config.to_dict(), skeleton.tree
@@ -99,7 +99,7 @@ def test_inputs_that_do_not_fit_the_kernels_are_refused(llama: tuple[dict[str, A
 
 
 def test_factors_of_one_family_are_ignored_in_others() -> None:
-    """As transformers does: a config may carry any key."""
+    """A config may contain any key, which transformers ignores too."""
     extra = {"embedding_multiplier": 3.0, "residual_multiplier": 0.5, "logits_scaling": 4.0}
     config = AutoConfig.for_model("llama", **extra, final_logit_softcapping=5.0)
     assert model_spec(config.to_dict()) == model_spec(AutoConfig.for_model("llama").to_dict())

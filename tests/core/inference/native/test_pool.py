@@ -1,4 +1,4 @@
-"""The threads of the native program: every piece once, from wherever they are called."""
+"""Tests of the thread pool: every piece is computed once, from any thread."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Work = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_int32)
 
 
 def pieces(kernels: Any, threads: int, count: int) -> Counter[int]:
-    """How often each piece was done."""
+    """Return how often each piece was computed."""
     done: Counter[int] = Counter()
     guard = threading.Lock()
 
@@ -38,7 +38,7 @@ def test_every_piece_is_done_once(kernels: Any, threads: int, count: int) -> Non
 
 
 def test_runs_of_different_widths_follow_each_other(kernels: Any) -> None:
-    """A thread that one run does without must not take part in the next one twice, nor not at all."""
+    """A thread that is idle in one run takes part in the next run exactly once."""
     for turn in range(200):
         assert sum(pieces(kernels, 1 + turn % 4, 16).values()) == 16
 
@@ -87,7 +87,7 @@ def test_a_forked_child_has_threads_of_its_own_and_both_end(kernels: Any) -> Non
 
 
 def test_a_thread_that_waits_long_for_another_sleeps(kernels: Any) -> None:
-    """Spinning or yielding would take a core for as long as the other works, here half a second."""
+    """Spinning or yielding would occupy a core while the other thread works, here half a second."""
     began = time.process_time()
     kernels.bw_parallel(2, 2, Work(lambda _, piece: time.sleep(0.5 * piece)), None)
     assert time.process_time() - began < 0.2

@@ -1,4 +1,4 @@
-"""The program itself: its structs, long texts, stops, and what its cache and activations are rounded to."""
+"""Tests of the program: structs, long texts, stops, and rounding of cache and activations."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def test_structs_are_as_long_as_those_in_c(kernels: Any) -> None:
 @pytest.mark.parametrize("threads", [1, 2, 5])
 @pytest.mark.parametrize("model", ["llama", "mistral", "gemma2"])
 def test_long_texts_whose_keys_are_shared_out(tmp_path: Path, kernels: Any, model: str, threads: int) -> None:
-    """Many keys and few rows: several threads work on the same rows and their results are put together."""
+    """With many keys and few rows, several threads compute parts of the same rows, which are then reduced."""
     theirs = make(model, tmp_path / "model", max_position_embeddings=CONTEXT, sliding_window=600)
     runner = load(tmp_path / "model", CONTEXT, threads=threads)
     expected = logits_of(theirs, LONG)
@@ -69,7 +69,7 @@ def ids(tokens: list[int]) -> torch.Tensor:
 
 @pytest.fixture
 def slow(tmp_path: Path, kernels: Any) -> Program:
-    """A program whose step of 256 tokens takes several times as long as it goes without asking."""
+    """Return a program whose step of 256 tokens takes several times the interval between stop checks."""
     make("llama", tmp_path / "slow", hidden_size=384, intermediate_size=1536, num_hidden_layers=8)
     return load(tmp_path / "slow", threads=1).program
 
@@ -148,7 +148,7 @@ def test_logits_without_room_are_refused_by_the_compiled_program(folder: Path) -
 def test_weights_of_another_shape_than_the_spec_has_reach_no_pointer(
     folder: Path, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Even where nobody has held the folder against its config before."""
+    """Without a previous check of the folder against its config."""
     checkpoint = open_checkpoint(folder)
     skeleton = build_skeleton(open_tree(checkpoint), checkpoint.store)
     other = torch.ones((4,) if "norm" in name else (16, 96))

@@ -1,4 +1,4 @@
-"""Random models of every architecture that the native program knows, as checkpoints in a folder, and as programs."""
+"""Random models of every architecture of the native program, as checkpoints and as programs."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ TEXT = [int(token) for token in torch.randint(3, 300, (150,), generator=torch.Ge
 
 @pytest.fixture(scope="session")
 def kernels() -> Any:
-    """The compiled kernels; tests that need them are skipped where nothing compiles them."""
+    """Return the compiled kernels; skip tests if they cannot be compiled."""
     why = library.why_not()
     if why:
         pytest.skip(why)
@@ -98,7 +98,7 @@ def kernels() -> Any:
 
 
 def make(name: str, folder: Path, **more: Any) -> Any:
-    """Write one of `MODELS` into a folder, in float32; the transformers model of it."""
+    """Write one of `MODELS` to a folder in float32 and return the transformers model."""
     torch.manual_seed(0)
     kind, changes = MODELS[name]
     config = AutoConfig.for_model(kind, **{**SMALL, **changes, **more})
@@ -112,13 +112,13 @@ def make(name: str, folder: Path, **more: Any) -> Any:
 
 
 def skeleton_of(folder: Path) -> Skeleton:
-    """What the loader has when it asks for a program."""
+    """Return the skeleton that the loader passes to a program."""
     checkpoint = open_checkpoint(folder, lambda: False)
     return build_skeleton(open_tree(checkpoint), checkpoint.store)
 
 
 def load(folder: Path, context: int = 256, **options: Any) -> NativeRunner:
-    """The program of a folder, with a cache in float32."""
+    """Return the program of a folder, with a float32 cache."""
     checkpoint = open_checkpoint(folder, lambda: False)
     skeleton = build_skeleton(open_tree(checkpoint), checkpoint.store)
     assert native.refusal(skeleton) == ""
@@ -126,7 +126,7 @@ def load(folder: Path, context: int = 256, **options: Any) -> NativeRunner:
 
 
 def logits_of(model: Any, ids: list[int]) -> torch.Tensor:
-    """What transformers computes, float32 [tokens, vocabulary]."""
+    """Return the logits of transformers, float32 [tokens, vocabulary]."""
     with torch.no_grad():
         logits: torch.Tensor = model(input_ids=torch.tensor([ids]), use_cache=False).logits[0].float()
     return logits
