@@ -162,7 +162,7 @@ def test_a_sentencepiece_vocabulary(tmp_path: Path, cache: Path) -> None:
 
 
 REFUSED: dict[str, tuple[type[BitwrightError], dict[str, Any], str]] = {
-    "no pre-tokenizer": (UnsupportedModel, {"tokenizer.ggml.pre": None}, "guess"),
+    "no pre-tokenizer": (UnsupportedModel, {"tokenizer.ggml.pre": None}, "is not defined"),
     "unknown pre-tokenizer": (UnsupportedModel, {"tokenizer.ggml.pre": "klingon"}, "klingon"),
     "default is no rule of byte-level": (UnsupportedModel, {"tokenizer.ggml.pre": "default"}, "default"),
     "unknown tokenizer": (UnsupportedModel, {"tokenizer.ggml.model": "rwkv"}, "rwkv"),
