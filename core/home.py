@@ -39,7 +39,8 @@ def private_folder(name: str) -> Path:
         try:
             os.close(open_private(place))
         except (OSError, RuntimeError) as error:
-            reason = error if isinstance(error, OSError) else OSError(str(error))
+            found = error if isinstance(error, OSError) else OSError(str(error))
+            reason = found.with_traceback(None)  # a traceback would keep the callers' objects alive
             continue
         return place
     raise reason
