@@ -51,7 +51,7 @@ class State:
 
     @property
     def scheme(self) -> str:
-        """Colour scheme: `system`, `light` or `dark`."""
+        """Color scheme: `system`, `light` or `dark`."""
         found = self._word("window/scheme")
         return found if found in SCHEMES else "system"
 

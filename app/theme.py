@@ -1,4 +1,4 @@
-"""Colours by role, the colours of the bits, and tinted icons, for the light and the dark scheme.
+"""Colors by role, the colors of the bits, and tinted icons, for the light and the dark scheme.
 
 Depends on Qt's palette and the files in resources/icons. Widgets connect to `changed`.
 
@@ -30,7 +30,7 @@ _ROLES: Final = {
     "surface": ("#ffffff", "#26282d"),
     "plot": ("#ffffff", "#1e2024"),
 }
-"""Colour of each role in the light and the dark scheme. As text, each has a contrast of at least 4.5 to 1."""
+"""Color of each role in the light and the dark scheme. As text, each has a contrast of at least 4.5 to 1."""
 _GROUNDS: Final = {
     QPalette.ColorRole.Window: ("#f4f5f7", "#1e2024"),
     QPalette.ColorRole.WindowText: ("#1b1e24", "#e8eaee"),
@@ -64,10 +64,10 @@ _ICON_SIZES: Final = (16, 24, 48)
 
 
 class Theme(QObject):
-    """Colours and icons of the window. Create it after the application object.
+    """Colors and icons of the window. Create it after the application object.
 
     Signals:
-        changed: the scheme changed between light and dark; get colours and icons again.
+        changed: the scheme changed between light and dark; get colors and icons again.
     """
 
     changed = Signal()
@@ -110,17 +110,17 @@ class Theme(QObject):
             self.changed.emit()
 
     def color(self, role: str) -> QColor:
-        """Return the colour of a role (`accent`, `good`, `bad` ...), or of text `on_accent`."""
+        """Return the color of a role (`accent`, `good`, `bad` ...), or of text `on_accent`."""
         if role == "on_accent":
             return self.text_on(self.color("accent"))
         return QColor(_ROLES[role][self._dark])
 
     def bits_color(self, bits: int) -> QColor:
-        """Return the colour of a number of bits: the same in both schemes, distinguishable by colour-blind people."""
+        """Return the color of a number of bits: the same in both schemes, distinguishable by color-blind people."""
         return QColor(_BITS.get(bits, _BITS[16]))
 
     def cividis(self, t: float) -> QColor:
-        """Return a colour of the cividis map: dark blue (0) over grey to yellow (1), perceptually uniform."""
+        """Return a color of the cividis map: dark blue (0) over grey to yellow (1), perceptually uniform."""
         place = min(1.0, max(0.0, t if t == t else 0.0)) * (len(_CIVIDIS) - 1)
         first = min(int(place), len(_CIVIDIS) - 2)
         return mixed(QColor(_CIVIDIS[first]), QColor(_CIVIDIS[first + 1]), place - first)
@@ -131,7 +131,7 @@ class Theme(QObject):
         return QColor("black") if (light + 0.05) ** 2 > 0.05 * 1.05 else QColor("white")
 
     def icon(self, name: str, role: str = "") -> QIcon:
-        """Return the icon `resources/icons/NAME.svg` in the colour of text or of a role; paler when disabled."""
+        """Return the icon `resources/icons/NAME.svg` in the color of text or of a role; paler when disabled."""
         color = self.color(role) if role else QGuiApplication.palette().color(QPalette.ColorRole.WindowText)
         return _tinted(name, color.name(), _DISABLED[self._dark])
 

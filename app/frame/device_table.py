@@ -58,7 +58,7 @@ def sections_of(machine: Machine) -> tuple[DeviceSection, ...]:
 
 
 def said_of(row: BackendRow) -> tuple[str, str]:
-    """Return the status text of a backend and its colour role."""
+    """Return the status text of a backend and its color role."""
     if row.usable:
         return row.why_not or _tr("Available"), "good" if not row.why_not else "muted"
     return row.why_not or _tr("Not available"), "muted"

@@ -104,7 +104,7 @@ class _RailButton(QToolButton):
         self.update()
 
     def tint(self) -> None:
-        """Draw the icon and the mark of the current page in the colours of the theme."""
+        """Draw the icon and the mark of the current page in the colors of the theme."""
         self.setIcon(self._theme.icon(self._icon_name))
         palette = QPalette()
         palette.setColor(QPalette.ColorRole.Window, self._theme.color("accent"))

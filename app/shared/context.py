@@ -36,7 +36,7 @@ class Context:
         calls: starts slow calls (headers, downloads, devices, search) in child processes.
         runs: the quantization run of this window.
         state: settings of the window, kept between sessions.
-        theme: colours and tinted icons; emits `changed` with them.
+        theme: colors and tinted icons; emits `changed` with them.
         report: shows an error as a strip above the page, with a remedy if there is one.
         show_message: shows one line in the status bar.
         go: shows a page by its id (`model`, `recipe`, `layers`, `run`, `chat`, `convert`).

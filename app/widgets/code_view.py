@@ -37,7 +37,7 @@ class CodeView(QWidget):
         super().__init__(parent)
         self._theme = theme
         self._text = self._language = ""
-        self._coloured = False
+        self._colored = False
         self._label = TintedLabel(theme, role="muted", parent=self)
         self._copy = QToolButton(self)
         self._copy.setText(self.tr("Copy"))
@@ -71,7 +71,7 @@ class CodeView(QWidget):
             cursor.insertText(text[len(self._text) :], QTextCharFormat())
         else:
             self._body.setPlainText(text)
-        self._coloured = self._coloured and (text, language) == (self._text, self._language)
+        self._colored = self._colored and (text, language) == (self._text, self._language)
         self._text, self._language = text, language
         self._label.setText(language or self.tr("code"))
         self._body.setAccessibleName(self.tr("Code, {language}").format(language=language or self.tr("no language")))
@@ -80,11 +80,11 @@ class CodeView(QWidget):
         """The focusable widgets in reading order."""
         return [self._copy]
 
-    def colour(self) -> None:
+    def color(self) -> None:
         """Highlight comments, strings, numbers and keywords of complete code."""
-        if self._coloured:
+        if self._colored:
             return
-        self._coloured = True
+        self._colored = True
         cursor = QTextCursor(self._body.document())
         cursor.beginEditBlock()
         cursor.select(QTextCursor.SelectionType.Document)
@@ -98,10 +98,10 @@ class CodeView(QWidget):
         cursor.endEditBlock()
 
     def update_style(self) -> None:
-        """Apply the colours of the current theme."""
-        if self._coloured:
-            self._coloured = False
-            self.colour()
+        """Apply the colors of the current theme."""
+        if self._colored:
+            self._colored = False
+            self.color()
         self.update()
 
     def height_at(self, width: int) -> int:

@@ -61,7 +61,7 @@ class MessagePart(NamedTuple):
 
 @dataclass(frozen=True)
 class TextStyle:
-    """The colours and the monospaced font family of a document."""
+    """The colors and the monospaced font family of a document."""
 
     link: QColor
     code: QColor

@@ -23,7 +23,7 @@ class Note(TintedLabel):
         self.setVisible(bool(text))
 
     def set_text(self, text: str, role: str = "muted") -> None:
-        """Set the text in the colour of `role`; hide the label if the text is empty."""
+        """Set the text in the color of `role`; hide the label if the text is empty."""
         self.set_role(role)
         if text != self.text():
             self.setText(text)

@@ -1,4 +1,4 @@
-"""A panel that groups widgets: the surface colour of the theme with a thin border."""
+"""A panel that groups widgets: the surface color of the theme with a thin border."""
 
 from __future__ import annotations
 

@@ -62,7 +62,7 @@ class LazyPlot(QWidget):
         raise NotImplementedError
 
     def tint(self) -> None:
-        """Set the colours of the items."""
+        """Set the colors of the items."""
         raise NotImplementedError
 
     def showEvent(self, event: QShowEvent) -> None:

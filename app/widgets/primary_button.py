@@ -1,4 +1,4 @@
-"""The style of primary buttons, which have the accent colour of the theme."""
+"""The style of primary buttons, which have the accent color of the theme."""
 
 from __future__ import annotations
 

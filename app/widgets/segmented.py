@@ -19,7 +19,7 @@ from app.widgets.radio_focus import settle_focus
 
 @dataclass(frozen=True)
 class Option:
-    """A value with its text, accessible name, optional colour and tooltip."""
+    """A value with its text, accessible name, optional color and tooltip."""
 
     value: Any
     text: str

@@ -1,4 +1,4 @@
-"""A label of plain text in a colour of the theme."""
+"""A label of plain text in a color of the theme."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ class TintedLabel(QLabel):
     """A label that shows plain text, never markup.
 
     Args:
-        theme: needed only for a colour; role: a colour of the theme, "" for the text colour.
+        theme: needed only for a color; role: a color of the theme, "" for the text color.
         bold: use the bold weight; scale: font size relative to other text.
         wrap: wrap the text into several lines.
     """
@@ -44,11 +44,11 @@ class TintedLabel(QLabel):
 
     @property
     def role(self) -> str:
-        """The colour role."""
+        """The color role."""
         return self._role
 
     def set_role(self, role: str) -> None:
-        """Set the colour role, "" for the text colour."""
+        """Set the color role, "" for the text color."""
         if role != self._role:
             self._role = role
             self._tint()

@@ -1,4 +1,4 @@
-"""Background colours of a conversation, mixed from the palette and the theme."""
+"""Background colors of a conversation, mixed from the palette and the theme."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from app.theme import Theme, mixed
 
 
 def bubble_color(theme: Theme, palette: QPalette, mine: bool) -> QColor:
-    """Return the background of a message: slightly accented for the user, the surface colour for the model."""
+    """Return the background of a message: slightly accented for the user, the surface color for the model."""
     if mine:
         return mixed(palette.color(QPalette.ColorRole.Window), theme.color("accent"), 0.22 if theme.dark else 0.14)
     return theme.color("surface")

@@ -184,7 +184,7 @@ def _editor(terminal: Terminal, screen: TextIO, commands: Mapping[str, str]) -> 
         nonlocal armed
         while True:
             try:
-                # without a colour, prompt_toolkit draws the trailing space as a cursor movement
+                # without a color, prompt_toolkit draws the trailing space as a cursor movement
                 text = replace_surrogates(session.prompt([("fg:ansicyan", "> ")]))
             except EOFError:
                 return None

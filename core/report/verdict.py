@@ -54,7 +54,7 @@ class Verdict:
 
     Attributes:
         grade: grade of the loss.
-        role: colour role of the grade (`good`, `warning`, `bad`, `muted`).
+        role: color role of the grade (`good`, `warning`, `bad`, `muted`).
         headline: the grade in two to five words.
         figures: the perplexities, as one sentence.
         meaning: the effect for a user, or the reason why the loss is unknown.

@@ -1,4 +1,4 @@
-"""Colours with sufficient contrast in both schemes, and icons."""
+"""Colors with sufficient contrast in both schemes, and icons."""
 
 from __future__ import annotations
 
@@ -63,12 +63,12 @@ def test_the_edge_of_a_field_can_be_seen(qtbot: QtBot, theme: Theme, scheme: str
 
 
 @pytest.mark.parametrize("bits", [2, 3, 4, 5, 6, 8, 16])
-def test_text_on_the_colour_of_bits_can_be_read(theme: Theme, bits: int) -> None:
+def test_text_on_the_color_of_bits_can_be_read(theme: Theme, bits: int) -> None:
     color = theme.bits_color(bits)
     assert contrast(theme.text_on(color), color) >= 4.5
 
 
-def test_the_bits_have_the_colours_that_everybody_tells_apart(theme: Theme) -> None:
+def test_the_bits_have_the_colors_that_everybody_tells_apart(theme: Theme) -> None:
     names = [theme.bits_color(bits).name() for bits in (2, 3, 4, 5, 6, 8, 16)]
     assert names == ["#d55e00", "#e69f00", "#56b4e9", "#009e73", "#cc79a7", "#0072b2", "#999999"]
 
@@ -89,7 +89,7 @@ def test_every_icon_is_a_drawing(name: str) -> None:
     assert root.tag.endswith("svg")
 
 
-def test_an_icon_is_drawn_in_the_colour_of_text_and_again_after_a_change(theme: Theme) -> None:
+def test_an_icon_is_drawn_in_the_color_of_text_and_again_after_a_change(theme: Theme) -> None:
     seen = [darkest(theme.icon("stop")).lightness()]
     theme.set_scheme("dark")
     seen.append(darkest(theme.icon("stop")).lightness())
@@ -101,11 +101,11 @@ def test_a_disabled_icon_is_paler(theme: Theme) -> None:
     assert darkest(icon, QIcon.Mode.Disabled).lightness() > darkest(icon).lightness() + 60
 
 
-def test_mixing_goes_from_one_colour_to_the_other() -> None:
+def test_mixing_goes_from_one_color_to_the_other() -> None:
     black, white = QColor("black"), QColor("white")
     assert [mixed(black, white, share).red() for share in (0, 0.5, 1)] == [0, 128, 255]
 
 
 def darkest(icon: QIcon, mode: QIcon.Mode = QIcon.Mode.Normal) -> QColor:
-    """The colour in the middle of a filled icon."""
+    """The color in the middle of a filled icon."""
     return QColor(icon.pixmap(24, 24, mode).toImage().pixelColor(12, 12))

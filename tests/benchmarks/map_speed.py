@@ -83,8 +83,8 @@ def round_of(page: LayersPage, opened: OpenedModel, bits: int) -> dict[str, floa
         "go to another": lambda: page.selection.set_current(len(opened.tree.linears) // 2),
         "zoom out": lambda: body.map.set_zoom(0.2),
         "zoom in": lambda: body.map.set_zoom(1.0),
-        "colour by size": lambda: body.colour_by.button("size").click(),
-        "colour by bits": lambda: body.colour_by.button("bits").click(),
+        "color by size": lambda: body.color_by.button("size").click(),
+        "color by bits": lambda: body.color_by.button("bits").click(),
     }
     if opened.tree.linears[0].kind.startswith("mlp.experts"):
         steps |= {
@@ -97,18 +97,18 @@ def round_of(page: LayersPage, opened: OpenedModel, bits: int) -> dict[str, floa
 
 
 def measured_round(page: LayersPage, opened: OpenedModel, bits: int) -> dict[str, float]:
-    """Run the edits with a table of loss increases, an engine with restrictions, and colours by sensitivity."""
+    """Run the edits with a table of loss increases, an engine with restrictions, and colors by sensitivity."""
     draft = page.context.draft
     spec, table = draft.analysis(), loss_increase(opened.tree)
     return {
         "loss increase known": measured(page, lambda: draft.set_sensitivity(spec, table)),
         "engine chosen": measured(page, lambda: draft.set_engine("gptqmodel")),
-        "by sensitivity": measured(page, lambda: page.body.colour_by.button("sensitivity").click()),
+        "by sensitivity": measured(page, lambda: page.body.color_by.button("sensitivity").click()),
         "all, with loss increase": measured(page, page.select_all),
         "bits, with loss increase": measured(page, lambda: page.set_keys(bits=3)),
         "undo, with loss increase": measured(page, draft.undo_stack.undo),
         "no engine": measured(page, lambda: draft.set_engine("")),
-        "back to bits": measured(page, lambda: page.body.colour_by.button("bits").click()),
+        "back to bits": measured(page, lambda: page.body.color_by.button("bits").click()),
     }
 
 

@@ -69,7 +69,7 @@ def test_a_dataclass_comes_back_from_its_json(value: Outer) -> None:
 
 
 def test_missing_fields_have_their_default_and_unknown_ones_are_ignored() -> None:
-    found = decode(Outer, {**VALUES, "colour": "red"})
+    found = decode(Outer, {**VALUES, "color": "red"})
     assert (found.words, found.note, found.inner.size) == ([], "", ())
 
 

@@ -64,7 +64,7 @@ def test_values_of_the_wrong_kind_do_not_become_an_event(line: str) -> None:
 
 
 def test_keys_of_a_newer_version_are_passed_over() -> None:
-    assert from_line('{"event": "Stage", "time": 1.0, "name": "tune", "colour": "red"}') == events.Stage(
+    assert from_line('{"event": "Stage", "time": 1.0, "name": "tune", "color": "red"}') == events.Stage(
         "tune", time=1.0
     )
 

@@ -111,7 +111,7 @@ class Composer(QWidget):
         self._update_button()
 
     def paintEvent(self, _event: QPaintEvent) -> None:
-        """Paint a frame around the field and its button, in the accent colour while the field has the focus."""
+        """Paint a frame around the field and its button, in the accent color while the field has the focus."""
         painter = QPainter(self)
         painter.setRenderHint(QPainter.RenderHint.Antialiasing)
         painter.setPen(self._theme.color("accent" if self._edit.hasFocus() else "line"))

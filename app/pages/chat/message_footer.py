@@ -89,7 +89,7 @@ class MessageFooter(QWidget):
         return [self._before, self._after, self._more, self._again, self._edit, self._copy]
 
     def update_style(self) -> None:
-        """Apply the current colours of the theme."""
+        """Apply the current colors of the theme."""
         muted = self._theme.color("muted")
         for widget in self.focus_widgets():
             palette = QPalette()

@@ -96,7 +96,7 @@ class MessageView(QWidget):
         self._show_parts()
         for view in self._views:
             if isinstance(view, CodeView):
-                view.colour()
+                view.color()
 
     def append(self, piece: str) -> None:
         """Append a piece of streamed text; it is shown within FLUSH_MS."""
@@ -109,7 +109,7 @@ class MessageView(QWidget):
         self.set_text(self._text)
 
     def update_style(self) -> None:
-        """Apply the current colours of the theme."""
+        """Apply the current colors of the theme."""
         for part, view in zip(self._parts, self._views, strict=True):
             if isinstance(view, CodeView):
                 view.update_style()
@@ -182,7 +182,7 @@ class MessageView(QWidget):
             _discard(self._views.pop())
         for view in self._views[len(self._parts) - 1 : -1]:
             if isinstance(view, CodeView):
-                view.colour()  # complete, as another part follows
+                view.color()  # complete, as another part follows
         if len(parts) != len(self._parts):
             self._order_tabs()
         self._parts = parts

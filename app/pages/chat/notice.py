@@ -54,7 +54,7 @@ class ChatNotice(QWidget):
         """Show a sentence and a button that calls `act`.
 
         Args:
-            role: colour of the mark at the side.
+            role: color of the mark at the side.
             fraction: progress from 0 to 1; below 0 if unknown; None for no progress bar.
         """
         self._role, self._act = role, act
@@ -69,7 +69,7 @@ class ChatNotice(QWidget):
         self.update()
 
     def paintEvent(self, _event: QPaintEvent) -> None:
-        """Paint a background with a coloured edge; the meaning does not depend on the colour."""
+        """Paint a background with a colored edge; the meaning does not depend on the color."""
         painter = QPainter(self)
         painter.setRenderHint(QPainter.RenderHint.Antialiasing)
         color = self._theme.color(self._role)

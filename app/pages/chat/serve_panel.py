@@ -171,7 +171,7 @@ class ServePanel(QWidget):
             self._note.set_text(*self._offer())
 
     def _offer(self) -> tuple[str, str]:
-        """Return a text about the effect of the switch, and its colour role."""
+        """Return a text about the effect of the switch, and its color role."""
         words = self.tr("Off. The server is reachable from this machine only. It loads the model a second time.")
         if self._session is None:
             return words, "muted"

@@ -93,7 +93,7 @@ class ThinkingView(QWidget):
         return self._button.sizeHint().width()
 
     def update_style(self) -> None:
-        """Apply the current colours of the theme."""
+        """Apply the current colors of the theme."""
         muted = self._theme.color("muted")
         for widget, role in ((self._button, QPalette.ColorRole.ButtonText), (self._body, QPalette.ColorRole.Text)):
             palette = QPalette()

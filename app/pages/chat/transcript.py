@@ -62,7 +62,7 @@ class Transcript(FollowingScroll):
         self._place_from(None)
 
     def update_style(self) -> None:
-        """Apply the current colours of the theme."""
+        """Apply the current colors of the theme."""
         for view in self._messages:
             view.update_style()
 

@@ -36,7 +36,7 @@ class ConversionTable(QAbstractTableModel):
         self._theme = theme
         self._rows: list[Row] = []
         self._titles = (self.tr("Format"), self.tr("Result"), self.tr("Size"), self.tr("Notes"))
-        theme.changed.connect(self._colours_changed)
+        theme.changed.connect(self._colors_changed)
 
     def show_rows(self, found: Sequence[ConversionOption]) -> None:
         """Replace the rows."""
@@ -131,7 +131,7 @@ class ConversionTable(QAbstractTableModel):
             return human(row.nbytes) if row.nbytes and row.verdict != "no" else _DASH
         return row.reason or format_words.family_of(row.format).about
 
-    def _colours_changed(self) -> None:
+    def _colors_changed(self) -> None:
         if self._rows:
             last = self.index(len(self._rows) - 1, len(self._titles) - 1)
             self.dataChanged.emit(self.index(0, 0), last, [Qt.ItemDataRole.ForegroundRole])

@@ -24,7 +24,7 @@ class Outcome:
     """The result of a conversion.
 
     Attributes:
-        role: colour role of the theme; headline: short text; text: what was compared or measured.
+        role: color role of the theme; headline: short text; text: what was compared or measured.
         facts: names and values of the figures.
         output: the output folder.
     """

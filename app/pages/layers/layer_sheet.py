@@ -80,13 +80,13 @@ class LayerSheet:
         largest = max(self.sizes, default=0)
         return next((unit for unit in _UNITS if largest >= unit[0]), (1.0, "bytes"))
 
-    def values(self, colouring: str) -> list[float]:
+    def values(self, coloring: str) -> list[float]:
         """Return one number for each layer; NaN if it is unknown."""
-        if colouring == "size":
+        if coloring == "size":
             return self.of_cases([float(size) for size in self.sizes])
-        if colouring == "loss":
+        if coloring == "loss":
             return [self.losses.get(linear.block, math.nan) for linear in self.linears]
-        if colouring == "sensitivity":
+        if coloring == "sensitivity":
             return [math.nan] * len(self) if self.loss_increase is None else self.loss_increase.sensitivity
         return self.of_cases([float(case.scheme.bits) for case in self.plans.cases])
 

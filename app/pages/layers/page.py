@@ -33,7 +33,7 @@ from app.pages.layers.list.layer_filter import LayerFilter
 from app.pages.layers.list.layer_list import LayerList
 from app.pages.layers.list.layer_table import LayerTable
 from app.pages.layers.map.bits_map import BitsMapView
-from app.pages.layers.map.colours import Scale
+from app.pages.layers.map.colors import Scale
 from app.pages.layers.map.legend import MapLegend
 from app.pages.layers.map_files import MapFiles
 from app.pages.layers.notice import LayersNotice
@@ -76,7 +76,7 @@ class LayersView(QWidget):
         super().__init__(parent)
         self._state = state
         # Created in reading order, which is the order of the Tab key.
-        self.colour_by = self._colour_choice(theme)
+        self.color_by = self._color_choice(theme)
         self.legend = MapLegend(theme, self)
         self.filter = LayerFilter(theme, self)
         self.view = self._view_choice(theme)
@@ -100,17 +100,17 @@ class LayersView(QWidget):
         (self.table if self.map.isHidden() else self.map).setFocus(Qt.FocusReason.OtherFocusReason)
 
     def set_known(self, *, losses: bool, loss_increase: bool) -> None:
-        """Enable colouring by loss and by sensitivity if these values are known."""
+        """Enable coloring by loss and by sensitivity if these values are known."""
         wholes = (
-            ("loss", losses, self.tr("Colour by the final loss of each block")),
-            ("sensitivity", loss_increase, self.tr("Colour by the predicted loss increase at the fewest bits")),
+            ("loss", losses, self.tr("Color by the final loss of each block")),
+            ("sensitivity", loss_increase, self.tr("Color by the predicted loss increase at the fewest bits")),
         )
         missing = {
             "loss": self.tr("Available after a run of this model in this window"),
             "sensitivity": self.tr("Available after measuring the sensitivity in Budget"),
         }
         for name, known, about in wholes:
-            button = self.colour_by.button(name)
+            button = self.color_by.button(name)
             button.setEnabled(known)
             button.setToolTip(about if known else missing[name])
 
@@ -131,18 +131,18 @@ class LayersView(QWidget):
         super().resizeEvent(event)
         self._show_views()
 
-    def _colour_choice(self, theme: Theme) -> Segmented:
+    def _color_choice(self, theme: Theme) -> Segmented:
         choice = Segmented(
             theme,
             (
-                Option("bits", self.tr("Bits"), self.tr("Colour by bits")),
-                Option("sensitivity", self.tr("Sensitivity"), self.tr("Colour by sensitivity")),
-                Option("size", self.tr("Size"), self.tr("Colour by size in the output")),
-                Option("loss", self.tr("Loss"), self.tr("Colour by the final loss of each block")),
+                Option("bits", self.tr("Bits"), self.tr("Color by bits")),
+                Option("sensitivity", self.tr("Sensitivity"), self.tr("Color by sensitivity")),
+                Option("size", self.tr("Size"), self.tr("Color by size in the output")),
+                Option("loss", self.tr("Loss"), self.tr("Color by the final loss of each block")),
             ),
             self,
         )
-        choice.setObjectName("colour_by")
+        choice.setObjectName("color_by")
         choice.set_value("bits")
         return choice
 
@@ -160,12 +160,12 @@ class LayersView(QWidget):
         return choice
 
     def _left(self) -> QLayout:
-        colours = _RoomyLabel(self.tr("&Colour by"), self)
-        colours.setBuddy(self.colour_by)
+        colors = _RoomyLabel(self.tr("&Color by"), self)
+        colors.setBuddy(self.color_by)
         upper = QHBoxLayout()
         upper.setSpacing(8)
-        upper.addWidget(colours)
-        upper.addWidget(self.colour_by)
+        upper.addWidget(colors)
+        upper.addWidget(self.color_by)
         upper.addWidget(self.legend)
         upper.addStretch(1)
         middle = QHBoxLayout()
@@ -251,7 +251,7 @@ class LayersPage(QWidget):
         self._sheet: LayerSheet | None = None
         self._names: list[str] = []
         self._matches: frozenset[int] | None = None
-        self._colouring = "bits"
+        self._coloring = "bits"
         self.table_model = LayerTable(context.theme, self)
         self.notice = LayersNotice(context.theme, self)
         self.body = LayersView(context.theme, context.state, self.selection, self.table_model, self)
@@ -386,7 +386,7 @@ class LayersPage(QWidget):
         self.selection.changed.connect(self._show_selection)
         body.filter.changed.connect(self._filter_changed)
         body.filter.select_wanted.connect(self.select_matches)
-        body.colour_by.chosen.connect(self._set_colouring)
+        body.color_by.chosen.connect(self._set_coloring)
         body.map.scale_changed.connect(self._show_legend)
         body.map.fold_wanted.connect(self._fold)
         body.next.clicked.connect(self._start)
@@ -422,9 +422,9 @@ class LayersPage(QWidget):
         sheet = self._sheet
         losses, loss_increase = sheet is not None and bool(sheet.losses), self.context.draft.sensitivity is not None
         self.body.set_known(losses=losses, loss_increase=loss_increase)
-        if (self._colouring == "loss" and not losses) or (self._colouring == "sensitivity" and not loss_increase):
-            self.body.colour_by.set_value("bits")
-            self._set_colouring("bits")
+        if (self._coloring == "loss" and not losses) or (self._coloring == "sensitivity" and not loss_increase):
+            self.body.color_by.set_value("bits")
+            self._set_coloring("bits")
         self.body.map.show_layers(self._grid, sheet)
         self.table_model.show_sheet(sheet, self._grid)
         self._show_selection()
@@ -467,13 +467,13 @@ class LayersPage(QWidget):
 
     def _show_legend(self, scale: Scale) -> None:
         legend = self.body.legend
-        if self._colouring == "bits":
+        if self._coloring == "bits":
             used = {case.scheme.bits for case in self._sheet.plans.cases} if self._sheet is not None else set()
             legend.show_bits(sorted({*BITS, UNTOUCHED, *used}))
         elif scale.low is None or scale.high is None:
             legend.show_nothing()
         else:
-            scaled, unit = self._sheet.unit if self._colouring == "size" and self._sheet is not None else (1.0, "")
+            scaled, unit = self._sheet.unit if self._coloring == "size" and self._sheet is not None else (1.0, "")
             legend.show_ramp(figure(scale.low / scaled), f"{figure(scale.high / scaled)} {unit}".rstrip())
 
     def _show_next(self) -> None:
@@ -530,9 +530,9 @@ class LayersPage(QWidget):
         self.body.map.set_matches(self._matches)
         self.table_model.set_matches(self._matches)
 
-    def _set_colouring(self, colouring: str) -> None:
-        self._colouring = colouring
-        self.body.map.set_colouring(colouring)
+    def _set_coloring(self, coloring: str) -> None:
+        self._coloring = coloring
+        self.body.map.set_coloring(coloring)
 
     def _fold(self, stem: str) -> None:
         """Expand or collapse the columns of experts."""

@@ -32,7 +32,7 @@ class CostBar(QWidget):
         theme.changed.connect(self.update)
 
     def show_need(self, low: float, high: float, free: float | None, role: str) -> None:
-        """Show a need in a colour role of the theme; `free` is None if unknown."""
+        """Show a need in a color role of the theme; `free` is None if unknown."""
         self._low, self._high, self._free, self._role = low, high, free, role
         self.update()
 

@@ -17,7 +17,7 @@ from core.wording import time_range
 if TYPE_CHECKING:
     from app.theme import Theme
 
-_COLOURS = {FITS: "good", TIGHT: "warning", SHORT: "bad", UNKNOWN: "accent"}
+_COLORS = {FITS: "good", TIGHT: "warning", SHORT: "bad", UNKNOWN: "accent"}
 
 
 class CostBars(QWidget):
@@ -102,8 +102,8 @@ class _Row(QWidget):
         self._amounts.setText(need.amounts)
         self._amounts.set_exact(self._exact(need))
         self._verdict.setText(word)
-        self._verdict.set_role(_COLOURS[need.verdict])
-        self._bar.show_need(need.low, need.high, need.free, _COLOURS[need.verdict])
+        self._verdict.set_role(_COLORS[need.verdict])
+        self._bar.show_need(need.low, need.high, need.free, _COLORS[need.verdict])
         self._bar.setAccessibleName(", ".join(part for part in (f"{need.title}: {need.amounts}", word) if part))
 
     def _exact(self, need: ResourceNeed) -> str:

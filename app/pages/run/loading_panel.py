@@ -73,7 +73,7 @@ class LoadingPanel(Panel):
         self._note.setText(snippet.note)
         self._code.setVisible(bool(snippet.code))
         self._code.show_code(snippet.code.rstrip("\n"), snippet.language)
-        self._code.colour()
+        self._code.color()
         self._fit()
 
     def resizeEvent(self, event: QResizeEvent) -> None:

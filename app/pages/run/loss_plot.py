@@ -1,6 +1,6 @@
 """The loss of a block over its iterations, with a mark at the lowest or the chosen iteration.
 
-Depends on curves and colours only.
+Depends on curves and colors only.
 """
 
 from __future__ import annotations
@@ -116,7 +116,7 @@ class LossPlot(LazyPlot):
         return (curve.lowest_at, curve.lowest) if math.isfinite(curve.lowest) else None
 
     def tint(self) -> None:
-        """Set the colours of the curve and its mark."""
+        """Set the colors of the curve and its mark."""
         import pyqtgraph
 
         self._line.setPen(pyqtgraph.mkPen(self.theme.color("accent"), width=1))

@@ -38,7 +38,7 @@ class Ending:
 
     Attributes:
         headline, message, hint: three texts of increasing detail; the last two may be "".
-        role: colour role of the theme.
+        role: color role of the theme.
     """
 
     headline: str

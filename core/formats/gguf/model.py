@@ -28,7 +28,7 @@ FLOATS: Final = ("F32", "F16", "BF16")
 
 
 @dataclass(frozen=True)
-class MappedTensor:
+class ImportedTensor:
     """A tensor of the file, with the conversion to a parameter of the model.
 
     Attributes:
@@ -77,7 +77,7 @@ class GgufModel:
     header: GgufHeader
     config: dict[str, Any]
     generation: dict[str, Any]
-    mapped: dict[str, MappedTensor]
+    mapped: dict[str, ImportedTensor]
 
     @cached_property
     def tensors(self) -> dict[str, GgufTensor]:
@@ -134,7 +134,7 @@ def _empty_model(config: Any, label: str) -> Any:
         return auto.from_config(config)
 
 
-def _map_tensors(header: GgufHeader, model: Any, label: str) -> dict[str, MappedTensor]:
+def _map_tensors(header: GgufHeader, model: Any, label: str) -> dict[str, ImportedTensor]:
     """Return the tensor of the file for every parameter of the model, by name.
 
     Raises:
@@ -165,11 +165,11 @@ def _map_tensors(header: GgufHeader, model: Any, label: str) -> dict[str, Mapped
     return found
 
 
-def _map_tensor(architecture: Architecture, tensor: GgufTensor, config: Any, label: str) -> MappedTensor:
+def _map_tensor(architecture: Architecture, tensor: GgufTensor, config: Any, label: str) -> ImportedTensor:
     assert architecture.gguf is not None
     key = heads_key(architecture.gguf, tensor.name)
     heads = getattr(config, key) if key else 0
     if key and (type(heads) is not int or heads < 1 or tensor.shape[0] % (2 * heads)):
         raise CorruptFile(f"{label} has rows of {tensor.name} that are not those of {heads} heads.", "")
     transposed = architecture.gguf.transposed and tensor.name.startswith("blk.") and len(tensor.shape) == 2
-    return MappedTensor(tensor, heads, shift_of(architecture, tensor.name), transposed)
+    return ImportedTensor(tensor, heads, shift_of(architecture, tensor.name), transposed)

@@ -20,7 +20,7 @@ from core.errors import CorruptFile
 from core.formats.gguf import values as gguf_values
 from core.formats.gguf.blocks import BlockLinear, decode
 from core.formats.gguf.importing import import_config
-from core.formats.gguf.model import GgufModel, MappedTensor, open_gguf_model
+from core.formats.gguf.model import GgufModel, ImportedTensor, open_gguf_model
 from core.formats.gguf.tensor_map import TensorMap
 from core.model.folder import read_config
 from core.model.gguf_header import GgufTensor, read_gguf_header
@@ -225,7 +225,7 @@ def _as_planned(path: Path, folder: Path, tensor_map: TensorMap) -> GgufModel:
         tensor = left.pop(item.name, None)
         if tensor is None or tensor.shape != item.shape:
             raise CorruptFile(f"{path.name} does not have {item.name} as it was planned.", "Please report this.")
-        mapped[name] = MappedTensor(tensor, item.heads, item.shift)
+        mapped[name] = ImportedTensor(tensor, item.heads, item.shift)
     extra = set(left) - set(tensor_map.computed)
     if extra:
         raise CorruptFile(f"{path.name} has {min(extra)[:80]!r}, which was not planned.", "Please report this.")

@@ -72,7 +72,7 @@ def test_after_a_run_progress_and_cancel_are_gone(bar: JobBar) -> None:
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_the_coloured_button_can_be_read(bar: JobBar, theme: Theme, scheme: str) -> None:
+def test_the_colored_button_can_be_read(bar: JobBar, theme: Theme, scheme: str) -> None:
     theme.set_scheme(scheme)
     bar.show_primary(Primary(action="start"))
     ground = ground_of(find(bar, QPushButton, "primary"))
@@ -81,7 +81,7 @@ def test_the_coloured_button_can_be_read(bar: JobBar, theme: Theme, scheme: str)
 
 
 def ground_of(button: QPushButton) -> QColor:
-    """The colour that is painted beside the text of a button."""
+    """The color that is painted beside the text of a button."""
     return button.grab().toImage().pixelColor(8, button.height() // 2)
 
 

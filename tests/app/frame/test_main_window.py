@@ -128,7 +128,7 @@ def test_a_page_that_has_something_to_say_gets_a_dot(window: MainWindow) -> None
     assert find(window.rail, QToolButton, "rail_chat").accessibleDescription() == "Has updates"
 
 
-def test_the_next_button_of_a_page_has_the_colour_of_the_first(window: MainWindow) -> None:
+def test_the_next_button_of_a_page_has_the_color_of_the_first(window: MainWindow) -> None:
     button = find(page_of(window, "model"), QPushButton, "next")
     assert button.grab().toImage().pixelColor(8, button.height() // 2) == window.theme.color("accent")
 

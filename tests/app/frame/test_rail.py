@@ -55,7 +55,7 @@ def test_a_dot_can_be_seen_and_heard(rail: Rail) -> None:
     assert rail.grab().toImage() == before
 
 
-def test_the_mark_of_the_page_that_is_on_has_the_accent_colour(rail: Rail, theme: Theme) -> None:
+def test_the_mark_of_the_page_that_is_on_has_the_accent_color(rail: Rail, theme: Theme) -> None:
     rail.show_page("run")
     found = [button(rail, page).grab().toImage().pixelColor(1, 30) for page, _ in PAGES]
     assert [color == theme.color("accent") for color in found] == [False, False, True]

@@ -82,7 +82,7 @@ def test_words_keep_their_order_in_a_window_from_right_to_left(label: ElidedLabe
     assert pixels(label) == usual
 
 
-def test_its_colour_follows_the_theme(label: ElidedLabel, theme: Theme) -> None:
+def test_its_color_follows_the_theme(label: ElidedLabel, theme: Theme) -> None:
     label.set_role("bad")
     for scheme in ("light", "dark"):
         theme.set_scheme(scheme)

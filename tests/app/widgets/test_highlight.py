@@ -1,4 +1,4 @@
-"""Colours of code: what is found, and that odd code takes no time."""
+"""Colors of code: what is found, and that odd code takes no time."""
 
 from __future__ import annotations
 
@@ -42,11 +42,11 @@ def test_a_keyword_inside_a_word_is_none() -> None:
     assert found("format(classes.import_all)", "python") == []
 
 
-def test_plain_text_has_no_colours() -> None:
+def test_plain_text_has_no_colors() -> None:
     assert spans("for 1 in all", "text") == []
 
 
-def test_code_without_end_has_no_colours() -> None:
+def test_code_without_end_has_no_colors() -> None:
     assert spans("1 " * LONGEST, "python") == []
 
 

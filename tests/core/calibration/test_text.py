@@ -45,7 +45,7 @@ def test_the_options_of_a_data_set() -> None:
 
 @pytest.mark.parametrize(
     "argument",
-    ["", " ", "a\0b", "two words", "a/b/c", "a/b:colour=red", "a/b:split", "a/b:split=", "x" * 5000 + "/a b"],
+    ["", " ", "a\0b", "two words", "a/b/c", "a/b:color=red", "a/b:split", "a/b:split=", "x" * 5000 + "/a b"],
 )
 def test_neither_a_path_nor_a_data_set_is_refused(argument: str) -> None:
     with pytest.raises(BadCalibration):

@@ -54,7 +54,7 @@ def refused(arguments: list[str], place: Path, capsys: Capture) -> str:
         (["--device", "gpu"], "no device 'gpu'"),
         (["--bits-map", "none.json"], "no bits map"),
         (["--calibration", "none.txt"], "none.txt"),
-        (["--colour", "red"], "No such option"),
+        (["--color", "red"], "No such option"),
     ],
 )
 def test_a_bad_option_is_refused(tiny: Path, place: Path, capsys: Capture, options: list[str], words: str) -> None:

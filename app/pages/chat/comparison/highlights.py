@@ -24,7 +24,7 @@ _ONLY, _FIRST = 1, 2
 
 @dataclass(frozen=True)
 class HighlightColors:
-    """Background colours of differences and of the first difference, and the colour of the line."""
+    """Background colors of differences and of the first difference, and the color of the line."""
 
     only: QColor
     first: QColor

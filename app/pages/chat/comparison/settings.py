@@ -60,7 +60,7 @@ class ComparisonSettings(SideColumn):
         self._plan.setObjectName("comparison_plan_words")
         self._marks = QCheckBox(self.tr("&Highlight differences"))
         self._marks.setObjectName("comparison_marks")
-        self._marks.setToolTip(self.tr("Highlight text that differs, with a stronger colour at the first difference"))
+        self._marks.setToolTip(self.tr("Highlight text that differs, with a stronger color at the first difference"))
         self._marks.setChecked(state.value(_MARKS, True))
         self._marks.toggled.connect(self._note_marks)
         self._system = QPlainTextEdit()

@@ -103,7 +103,7 @@ class TurnView(QWidget):
         self.resized.emit()
 
     def update_style(self) -> None:
-        """Apply the current colours of the theme."""
+        """Apply the current colors of the theme."""
         for view in (self._question, *self._answers):
             view.update_style()
         self._mark()  # the highlights refer to positions in the documents, which were filled again

@@ -122,7 +122,7 @@ class AskPlan:
     Attributes:
         at_once: both generate at the same time; otherwise one after the other.
         swap: only one model may be loaded at a time.
-        words: the plan as a sentence with figures; role: its colour, "warning" if it may fail.
+        words: the plan as a sentence with figures; role: its color, "warning" if it may fail.
     """
 
     at_once: bool
@@ -241,7 +241,7 @@ def ending_of(turn: Turn) -> str:
 
 
 def verdict(comparison: TokenDiff) -> tuple[str, str]:
-    """Return a sentence about the differences of two answers, and its colour role."""
+    """Return a sentence about the differences of two answers, and its color role."""
     unit, units = (_tr("token"), _tr("tokens")) if comparison.unit == "token" else (_tr("word"), _tr("words"))
     count = max(comparison.lengths)
     if not count:

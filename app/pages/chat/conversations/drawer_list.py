@@ -77,7 +77,7 @@ class ConversationTable(QAbstractListModel):
 
 
 class ConversationDelegate(QStyledItemDelegate):
-    """A delegate that paints two lines: the name, and in a muted colour the model and the day."""
+    """A delegate that paints two lines: the name, and in a muted color the model and the day."""
 
     def __init__(self, theme: Theme, parent: QWidget) -> None:
         super().__init__(parent)

@@ -237,7 +237,7 @@ class ParetoPlot(LazyPlot):
         return (1e9, "GB") if most >= 2e9 else (1e6, "MB") if most >= 2e6 else (1e3, "kB")
 
     def tint(self) -> None:
-        """Set the colours of the curve and the points."""
+        """Set the colors of the curve and the points."""
         import pyqtgraph
 
         self._items["line"].setPen(pyqtgraph.mkPen(self.theme.color("accent"), width=2))

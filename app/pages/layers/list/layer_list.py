@@ -87,7 +87,7 @@ class _Gestures(QItemSelectionModel):
 
 
 class _RowDelegate(QStyledItemDelegate):
-    """A delegate that paints the shared selection, and the colours of the bits without the tint of the style."""
+    """A delegate that paints the shared selection, and the colors of the bits without the tint of the style."""
 
     def __init__(self, view: LayerList) -> None:
         super().__init__(view)
@@ -275,12 +275,12 @@ class LayerList(QTreeView):
     @property
     def faint(self) -> QColor:
         """Return the background of a partly selected row."""
-        colour = self.palette().color(QPalette.ColorRole.Highlight)
-        colour.setAlpha(_PARTLY)
-        return colour
+        color = self.palette().color(QPalette.ColorRole.Highlight)
+        color.setAlpha(_PARTLY)
+        return color
 
     def swatch(self, node: int) -> QIcon:
-        """Paint the colours of the bits below a node, each with its share of the width."""
+        """Paint the colors of the bits below a node, each with its share of the width."""
         mix = tuple(self._table.mix(node).items())
         if mix not in self._swatches:
             found = QPixmap(_SWATCH, _SWATCH)

@@ -1,6 +1,6 @@
 """The bits map of a model: one cell per layer, a row per block, a column per kind of module.
 
-Shows values as colours and the selection as outlines, and changes the shared selection by mouse and keyboard. The
+Shows values as colors and the selection as outlines, and changes the shared selection by mouse and keyboard. The
 experts of a block are one cell until they are expanded, which the owner does on request.
 """
 
@@ -28,7 +28,7 @@ from PySide6.QtWidgets import QAbstractScrollArea, QToolTip, QWidget
 
 from app.pages.layers.layer_grid import OUTER_ROW, LayerGrid
 from app.pages.layers.layer_sheet import LayerSheet
-from app.pages.layers.map import colours, painting, words
+from app.pages.layers.map import colors, painting, words
 from app.pages.layers.map.cells import MapCells
 from app.pages.layers.map.cursor import MapCursor, Place
 from app.pages.layers.map.geometry import ZOOMS, Hit, MapGeometry, make_geometry
@@ -59,7 +59,7 @@ class BitsMapView(QAbstractScrollArea):
     """The widget that paints the map.
 
     Signals:
-        scale_changed: the new scale of the colours (`colours.Scale`), for a legend.
+        scale_changed: the new scale of the colors (`colors.Scale`), for a legend.
         fold_wanted: the stem (`layer_grid.Band`) of the experts to expand or collapse.
     """
 
@@ -72,12 +72,12 @@ class BitsMapView(QAbstractScrollArea):
         self._cells: MapCells | None = None
         self._cursor: MapCursor | None = None
         self._pixels: MapGeometry | None = None
-        self._colouring, self._zoom = "bits", 1.0
+        self._coloring, self._zoom = "bits", 1.0
         self._matches: frozenset[int] | None = None
         self._lit: frozenset[int] | None = None
         self._values: list[float] = []
-        self._colours: list[int] = []
-        self._coloured: tuple[object, ...] = ()
+        self._colors: list[int] = []
+        self._colored: tuple[object, ...] = ()
         self._image = QImage()
         self.setFocusPolicy(Qt.FocusPolicy.StrongFocus)
         self.setAccessibleName(self.tr("Bits map"))
@@ -120,23 +120,23 @@ class BitsMapView(QAbstractScrollArea):
                 self._lay_out()
                 self.horizontalScrollBar().setValue(0)
                 self.verticalScrollBar().setValue(0)
-        self._recolour()
+        self._recolor()
         self.viewport().update()
         self._describe()
 
-    def set_colouring(self, colouring: str) -> None:
-        """Set the quantity that the colours show.
+    def set_coloring(self, coloring: str) -> None:
+        """Set the quantity that the colors show.
 
         Args:
-            colouring: `bits`, `sensitivity` (loss increase at the fewest bits), `size` or `loss` (after a run).
+            coloring: `bits`, `sensitivity` (loss increase at the fewest bits), `size` or `loss` (after a run).
         """
-        self._colouring = colouring
-        self._recolour()
+        self._coloring = coloring
+        self._recolor()
 
     def set_matches(self, matches: frozenset[int] | None) -> None:
         """Fade all layers except these; None fades none."""
         self._matches = matches
-        self._recolour()
+        self._recolor()
 
     def set_zoom(self, zoom: float, around: QPoint | None = None) -> None:
         """Set the zoom and keep the point `around` (the centre if None) in place."""
@@ -171,8 +171,8 @@ class BitsMapView(QAbstractScrollArea):
                 geometry=self._pixels,
                 image=self._image,
                 values=self._values,
-                colours=self._colours,
-                colouring=self._colouring,
+                colors=self._colors,
+                coloring=self._coloring,
                 lit=self._lit,
                 selected=self._selection.layers,
                 current=self._selection.current,
@@ -187,24 +187,24 @@ class BitsMapView(QAbstractScrollArea):
         painter.end()
 
     def _repaint(self) -> None:
-        self._coloured = ()
-        self._recolour()
+        self._colored = ()
+        self._recolor()
 
-    def _recolour(self) -> None:
-        scale, before, self._coloured = colours.Scale(), self._coloured, ()
-        if self._cells is not None and self._colouring == "sensitivity":
+    def _recolor(self) -> None:
+        scale, before, self._colored = colors.Scale(), self._colored, ()
+        if self._cells is not None and self._coloring == "sensitivity":
             # An edit does not change the sensitivity.
-            self._coloured = (self._cells.grid, self._cells.sheet.loss_increase, self._matches)
-            if before and all(map(is_, before, self._coloured)):
+            self._colored = (self._cells.grid, self._cells.sheet.loss_increase, self._matches)
+            if before and all(map(is_, before, self._colored)):
                 return
         if self._cells is not None:
-            self._values = self._cells.values(self._colouring)
-            self._colours, scale = colours.cell_colours(self._theme, self._cells, self._colouring, self._values)
+            self._values = self._cells.values(self._coloring)
+            self._colors, scale = colors.cell_colors(self._theme, self._cells, self._coloring, self._values)
             self._lit = None if self._matches is None else self._cells.lit(self._matches)
             if self._lit is not None:
                 ground = self.palette().color(QPalette.ColorRole.Base)
-                self._colours = colours.dimmed(self._colours, self._lit, ground)
-            self._image = cell_image(self._cells.grid, self._colours)
+                self._colors = colors.dimmed(self._colors, self._lit, ground)
+            self._image = cell_image(self._cells.grid, self._colors)
         self.scale_changed.emit(scale)
         self.viewport().update()
 

@@ -1,6 +1,6 @@
 """The texts and values of the cells of the map: a layer, or all experts of a block collapsed into one cell.
 
-A cell is identified by its first layer, so that one number per layer is enough for any colouring.
+A cell is identified by its first layer, so that one number per layer is enough for any coloring.
 """
 
 from __future__ import annotations
@@ -51,25 +51,25 @@ class MapCells:
             return self.sheet.bits[layer]
         return max(self.mixes[layer], key=lambda pair: pair[1])[0]
 
-    def values(self, colouring: str) -> list[float]:
+    def values(self, coloring: str) -> list[float]:
         """Return one number per layer, NaN if unknown; at the first layer of a collapsed cell the sum over the cell."""
-        values = self.sheet.values(colouring)
-        if colouring == "bits" or not self.folded:
+        values = self.sheet.values(coloring)
+        if coloring == "bits" or not self.folded:
             return values
         values = list(values)
-        if colouring != "loss":  # the loss of the block, the same for all its layers
+        if coloring != "loss":  # the loss of the block, the same for all its layers
             for layer, layers in self.folded.items():
                 known = [value for value in map(values.__getitem__, layers) if value == value]
                 values[layer] = math.fsum(known) if known else math.nan
         return values
 
-    def text(self, layer: int, colouring: str, value: float) -> str:
-        """Return the text in a cell; `value` is its number in the current colouring."""
-        if colouring == "sensitivity":
+    def text(self, layer: int, coloring: str, value: float) -> str:
+        """Return the text in a cell; `value` is its number in the current coloring."""
+        if coloring == "sensitivity":
             return short(value)
-        if colouring == "size":
+        if coloring == "size":
             return figure(value / self.sheet.unit[0])
-        if colouring == "loss":
+        if coloring == "loss":
             return figure(value)
         if layer not in self.mixes:
             return str(self.sheet.bits[layer])

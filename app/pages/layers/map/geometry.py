@@ -74,7 +74,7 @@ class MapGeometry:
         return QSize(self.left + width + _MARGIN, self.first_row + self.rows * self.cell.height() + _MARGIN)
 
     def rect(self, row: int, column: int) -> QRect:
-        """Return the coloured part of a cell, without scrolling."""
+        """Return the colored part of a cell, without scrolling."""
         if row == OUTER_ROW:
             left = self.left + column * self.outer.width()
             return QRect(left + 1, self.top + 1, self.outer.width() - 4, self.outer.height() - 2)

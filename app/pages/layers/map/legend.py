@@ -1,6 +1,6 @@
-"""The legend of the map: a field for each number of bits in use, or a colour ramp with its ends.
+"""The legend of the map: a field for each number of bits in use, or a color ramp with its ends.
 
-Shows colours and texts that it is given.
+Shows colors and texts that it is given.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ class MapLegend(QWidget):
         theme.changed.connect(self.update)
 
     def show_bits(self, bits: Sequence[int]) -> None:
-        """Show the colours of these numbers of bits."""
+        """Show the colors of these numbers of bits."""
         self._bits, self._ends = [(number, str(number)) for number in bits], None
-        self._renew(self.tr("A colour for each number of bits: {}").format(", ".join(map(str, bits))))
+        self._renew(self.tr("A color for each number of bits: {}").format(", ".join(map(str, bits))))
 
     def show_ramp(self, low: str, high: str) -> None:
-        """Show the colour ramp from the smallest to the largest value."""
+        """Show the color ramp from the smallest to the largest value."""
         self._bits, self._ends = [], (low, high)
         self._renew(self.tr("From dark blue, {0}, to yellow, {1}").format(low, high))
 

@@ -19,7 +19,7 @@ from app.pages.layers.map.scene import Scene
 _SMALLEST_TEXT: Final = 8
 _LARGEST_TEXT: Final = 13
 _NO_ROOM: Final = 8
-"""Side in pixels below which selected cells are outlined as an area, as outlines would cover their colours."""
+"""Side in pixels below which selected cells are outlined as an area, as outlines would cover their colors."""
 _MARK: Final = 5
 """Side of the corner that marks a layer with a fallback scheme."""
 _WARNINGS: Final = (4, 9)
@@ -36,7 +36,7 @@ def paint(painter: QPainter, scene: Scene) -> None:
     painter.fillRect(QRect(QPoint(0, 0), scene.view), ground)
     painter.save()
     painter.setClipRect(QRect(scene.geometry.left, scene.geometry.top, scene.view.width(), scene.view.height()))
-    _paint_colours(painter, scene, ground)
+    _paint_colors(painter, scene, ground)
     _paint_mixes(painter, scene)
     _paint_outer(painter, scene)
     _paint_outlines(painter, scene)
@@ -47,7 +47,7 @@ def paint(painter: QPainter, scene: Scene) -> None:
     paint_numbers(painter, scene)
 
 
-def _paint_colours(painter: QPainter, scene: Scene, ground: QColor) -> None:
+def _paint_colors(painter: QPainter, scene: Scene, ground: QColor) -> None:
     rows, columns = scene.geometry.visible(scene.scroll, scene.view)
     if not rows or not columns or scene.image.isNull():
         return
@@ -68,8 +68,8 @@ def _strip(rect: QRect) -> int:
 
 
 def _paint_mixes(painter: QPainter, scene: Scene) -> None:
-    """Paint collapsed cells with different bits: the most frequent colour above, a strip with all shares below."""
-    if scene.colouring != "bits" or not scene.cells.mixes:
+    """Paint collapsed cells with different bits: the most frequent color above, a strip with all shares below."""
+    if scene.coloring != "bits" or not scene.cells.mixes:
         return
     for layer, rect in scene.visible:
         mix = scene.cells.mixes.get(layer)
@@ -91,7 +91,7 @@ def _paint_mixes(painter: QPainter, scene: Scene) -> None:
 
 
 def _text(scene: Scene, layer: int) -> str:
-    return scene.cells.text(layer, scene.colouring, scene.values[layer])
+    return scene.cells.text(layer, scene.coloring, scene.values[layer])
 
 
 def _paint_outer(painter: QPainter, scene: Scene) -> None:
@@ -104,8 +104,8 @@ def _paint_outer(painter: QPainter, scene: Scene) -> None:
             painter.setPen(scene.theme.color("muted"))
             text = f"{one.title}  16"
         else:
-            painter.fillRect(rect, QColor.fromRgba(scene.colours[one.layer]))
-            painter.setPen(scene.text_colour(one.layer))
+            painter.fillRect(rect, QColor.fromRgba(scene.colors[one.layer]))
+            painter.setPen(scene.text_color(one.layer))
             text = f"{one.title}  {_text(scene, one.layer)}"
         painter.drawText(rect, Qt.AlignmentFlag.AlignCenter, text)
 
@@ -114,7 +114,7 @@ def _paint_texts(painter: QPainter, scene: Scene) -> None:
     size = min(scene.geometry.cell.height() - 3, _LARGEST_TEXT)
     if size < _SMALLEST_TEXT:
         return
-    mixes = scene.cells.mixes if scene.colouring == "bits" else {}
+    mixes = scene.cells.mixes if scene.coloring == "bits" else {}
     _paint_words(painter, scene, size, [(layer, rect) for layer, rect in scene.visible if layer not in mixes])
     above = [(layer, rect.adjusted(0, 2, 0, -_strip(rect))) for layer, rect in scene.visible if layer in mixes]
     if above and above[0][1].height() >= _SMALLEST_TEXT:
@@ -136,10 +136,10 @@ def _paint_words(painter: QPainter, scene: Scene, size: int, cells: list[tuple[i
         if text not in fits:
             fits[text] = metrics.horizontalAdvance(text) <= room
         if fits[text]:
-            colour = scene.text_colour(layer)
-            if colour != pen:
-                pen = colour
-                painter.setPen(colour)
+            color = scene.text_color(layer)
+            if color != pen:
+                pen = color
+                painter.setPen(color)
             painter.drawText(rect, Qt.AlignmentFlag.AlignCenter, text)
 
 
@@ -161,7 +161,7 @@ def _paint_marks(painter: QPainter, scene: Scene) -> None:
             _corner(path, QPointF(rect.x() + rect.width(), rect.y()), -_MARK, _MARK)
         if layer in marks:
             corner = QPointF(rect.x(), rect.y())
-            # A smaller corner for slow layers, distinguishable without colours.
+            # A smaller corner for slow layers, distinguishable without colors.
             own = side if marks[layer].cannot else max(side * 3 // 4, 3)
             _corner(edges, corner, own + 2, own + 2)
             _corner(corners["bad" if marks[layer].cannot else "warning"], corner, own, own)
@@ -192,7 +192,7 @@ def _paint_outlines(painter: QPainter, scene: Scene) -> None:
         return
     places = [(layer, rect.adjusted(-over, -over, over, over)) for layer, rect in (*scene.visible, *scene.outer)]
     chosen = [rect for layer, rect in places if scene.chosen(layer)]
-    # A thin line in the background colour separates the outline from the cell.
+    # A thin line in the background color separates the outline from the cell.
     _outline(painter, chosen, scene.palette.color(QPalette.ColorRole.Base), thick, 1)
     _outline(painter, chosen, scene.palette.color(QPalette.ColorRole.Text), 0, thick)
     if scene.cells.folded:
@@ -203,8 +203,8 @@ def _paint_outlines(painter: QPainter, scene: Scene) -> None:
         layer = scene.grid.layer_at(*scene.place)
         inset = thick - over if scene.chosen(layer) else 0
         rect = scene.rect(*scene.place).adjusted(inset, inset, -inset - 1, -inset - 1)
-        colour = scene.palette.color(QPalette.ColorRole.Text) if inset else scene.text_colour(layer)
-        painter.setPen(QPen(colour, 1, Qt.PenStyle.DotLine))
+        color = scene.palette.color(QPalette.ColorRole.Text) if inset else scene.text_color(layer)
+        painter.setPen(QPen(color, 1, Qt.PenStyle.DotLine))
         painter.drawRect(rect)
 
 
@@ -234,12 +234,12 @@ def _outline_areas(painter: QPainter, scene: Scene) -> None:
 
 
 def _outline(
-    painter: QPainter, rects: list[QRect], colour: QColor, inset: int, thick: int, *, dashed: bool = False
+    painter: QPainter, rects: list[QRect], color: QColor, inset: int, thick: int, *, dashed: bool = False
 ) -> None:
     """Paint outlines inside `rects`, with this distance from their edges."""
     first = inset + thick // 2
     last = -2 * inset - thick
-    pen = QPen(colour, thick)
+    pen = QPen(color, thick)
     if dashed:
         pen.setDashPattern([2, 2])
     pen.setJoinStyle(Qt.PenJoinStyle.MiterJoin)
@@ -303,8 +303,8 @@ def _paint_band(painter: QPainter, scene: Scene, band: Band, metrics: QFontMetri
         painter.drawText(room, Qt.AlignmentFlag.AlignLeft | Qt.AlignmentFlag.AlignVCenter, words)
 
 
-def _paint_box(painter: QPainter, box: QRect, plus: bool, colour: QColor) -> None:
-    painter.setPen(QPen(colour, 1))
+def _paint_box(painter: QPainter, box: QRect, plus: bool, color: QColor) -> None:
+    painter.setPen(QPen(color, 1))
     painter.drawRect(box.adjusted(0, 0, -1, -1))
     middle, arm = box.center(), BOX // 2 - 2
     painter.drawLine(middle.x() - arm, middle.y(), middle.x() + arm, middle.y())

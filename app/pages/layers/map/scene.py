@@ -25,7 +25,7 @@ class Scene:
 
     Attributes:
         image: one pixel for each cell of the blocks.
-        values, colours: value and colour (ARGB) of each cell.
+        values, colors: value and color (ARGB) of each cell.
         lit: the cells that match the filter; None without a filter.
         scroll, view: scroll offset and size of the viewport.
     """
@@ -34,8 +34,8 @@ class Scene:
     geometry: MapGeometry
     image: QImage
     values: Sequence[float]
-    colours: Sequence[int]
-    colouring: str
+    colors: Sequence[int]
+    coloring: str
     lit: frozenset[int] | None
     selected: frozenset[int]
     current: int
@@ -51,7 +51,7 @@ class Scene:
         return self.cells.grid
 
     def rect(self, row: int, column: int) -> QRect:
-        """Return the coloured part of a cell in the viewport."""
+        """Return the colored part of a cell in the viewport."""
         return self.geometry.rect(row, column).translated(-self.scroll)
 
     @property
@@ -104,24 +104,24 @@ class Scene:
         return layers is not None and not self.selected.isdisjoint(layers) and not self.chosen(layer)
 
     @cached_property
-    def _text_colours(self) -> dict[int, QColor]:
+    def _text_colors(self) -> dict[int, QColor]:
         return {}
 
-    def text_colour(self, layer: int) -> QColor:
+    def text_color(self, layer: int) -> QColor:
         """Return the text in a cell."""
         if self.lit is not None and layer not in self.lit:
             return self.theme.color("muted")
-        ground = self.colours[layer]
-        found = self._text_colours.get(ground)
+        ground = self.colors[layer]
+        found = self._text_colors.get(ground)
         if found is None:
-            found = self._text_colours[ground] = self.theme.text_on(QColor.fromRgba(ground))
+            found = self._text_colors[ground] = self.theme.text_on(QColor.fromRgba(ground))
         return found
 
 
-def cell_image(grid: LayerGrid, colours: Sequence[int]) -> QImage:
+def cell_image(grid: LayerGrid, colors: Sequence[int]) -> QImage:
     """Return an image of the blocks with one pixel per cell, transparent if there is no layer."""
     if not grid.cells:
         return QImage()
-    pixels = array("I", [0 if layer == NOTHING else colours[layer] for layer in grid.cells])
+    pixels = array("I", [0 if layer == NOTHING else colors[layer] for layer in grid.cells])
     image = QImage(pixels.tobytes(), grid.columns, grid.rows, 4 * grid.columns, QImage.Format.Format_ARGB32)
     return image.copy()  # a copy, because the image does not own the bytes above

@@ -149,7 +149,7 @@ class RuleList(QListWidget):
 
 
 class _RowDelegate(QStyledItemDelegate):
-    """A delegate that paints pattern, settings and effect of a rule in two lines, and the colour of its bits."""
+    """A delegate that paints pattern, settings and effect of a rule in two lines, and the color of its bits."""
 
     def __init__(self, theme: Theme, parent: QWidget) -> None:
         super().__init__(parent)

@@ -66,9 +66,9 @@ def test_reasons_are_shown_as_they_are(table: ConversionTable) -> None:
     assert "&lt;b&gt;1 &lt; 2" in table.index(1, WHY).data(Qt.ItemDataRole.ToolTipRole)
 
 
-def test_the_colour_goes_with_the_verdict(table: ConversionTable, theme: Theme) -> None:
-    colours = [table.index(row, RESULT).data(Qt.ItemDataRole.ForegroundRole) for row in (1, 5, 7)]
-    assert colours == [theme.color("good"), theme.color("warning"), theme.color("muted")]
+def test_the_color_goes_with_the_verdict(table: ConversionTable, theme: Theme) -> None:
+    colors = [table.index(row, RESULT).data(Qt.ItemDataRole.ForegroundRole) for row in (1, 5, 7)]
+    assert colors == [theme.color("good"), theme.color("warning"), theme.color("muted")]
 
 
 @pytest.mark.parametrize(("kind", "first"), [("AutoRound", "auto_gptq"), ("GPTQ", "auto_round"), ("", "auto_round")])

@@ -283,7 +283,7 @@ def test_tab_goes_in_the_order_of_reading(page: LayersPage, place: QScrollArea) 
     page.select_all()
     page.set_keys(bits=3)
     page.body.filter.field.setText("down")
-    page.body.colour_by.button("bits").setFocus()
+    page.body.color_by.button("bits").setFocus()
     visited = []
     for _ in range(11):
         focused = QApplication.focusWidget()
@@ -291,7 +291,7 @@ def test_tab_goes_in_the_order_of_reading(page: LayersPage, place: QScrollArea) 
         visited.append(focused.objectName() or focused.accessibleName())
         place.focusNextPrevChild(True)
     assert visited == [
-        "Colour by bits", "filter", "select_matches", "Show the map", "bits_map", "Show the selected layers", "3 bits",
+        "Color by bits", "filter", "select_matches", "Show the map", "bits_map", "Show the selected layers", "3 bits",
         "Groups of 64 weights", "Symmetric: no zero point, supported by most engines", "undo", "map_menu",
     ]  # fmt: skip
 

@@ -46,7 +46,7 @@ def test_a_tooltip_names_shape_scheme_reason_and_fallback() -> None:
         assert words in text
 
 
-def test_values_of_each_colouring() -> None:
+def test_values_of_each_coloring() -> None:
     made = sheet(losses={1: 0.5})
     assert made.values("bits")[:2] == [8, 4]
     assert made.values("size")[0] == made.size(0) == 926208

@@ -153,10 +153,10 @@ def test_a_head_that_is_not_tied_can_too(page: LayersPage) -> None:
 
 def test_another_model_has_no_loss_increase(page: LayersPage) -> None:
     measured(page)
-    page.body.colour_by.button("sensitivity").click()
+    page.body.color_by.button("sensitivity").click()
     page.context.draft.choose(model=replace(model(llama(2)), name="other"))
-    assert not page.body.colour_by.button("sensitivity").isEnabled()
-    assert page.body.colour_by.value == "bits"
+    assert not page.body.color_by.button("sensitivity").isEnabled()
+    assert page.body.color_by.value == "bits"
 
 
 def test_a_named_gguf_type_leaves_only_the_bits_to_choose(page: LayersPage) -> None:

@@ -1,4 +1,4 @@
-"""The Layers page: map and table as two views of one selection, the colourings, and bits maps in files."""
+"""The Layers page: map and table as two views of one selection, the colorings, and bits maps in files."""
 
 from __future__ import annotations
 
@@ -69,11 +69,11 @@ def test_a_hidden_table_catches_up(page: LayersPage) -> None:
     assert chosen(page) == {4}
 
 
-# --- Colouring ----------------------------------------------------------------------------------------------
+# --- Coloring ----------------------------------------------------------------------------------------------
 
 
 def test_losses_are_offered_once_this_model_was_run(page: LayersPage, monkeypatch: pytest.MonkeyPatch) -> None:
-    button = page.body.colour_by.button("loss")
+    button = page.body.color_by.button("loss")
     assert not button.isEnabled()
     done = [BlockDone(block, 30, 2.0, 1.0 + block, 5, 1.0) for block in range(30)]
     for name, offered in (("another", False), ("paper", True)):
@@ -85,17 +85,17 @@ def test_losses_are_offered_once_this_model_was_run(page: LayersPage, monkeypatc
     assert "30" in page.body.legend.accessibleDescription()
 
 
-def test_sensitivity_keeps_its_colours_through_edits_and_takes_those_of_the_theme(page: LayersPage) -> None:
+def test_sensitivity_keeps_its_colors_through_edits_and_takes_those_of_the_theme(page: LayersPage) -> None:
     measured(page)
-    page.body.colour_by.button("sensitivity").click()
-    before = page.body.map._colours
+    page.body.color_by.button("sensitivity").click()
+    before = page.body.map._colors
     page.select_all()
     page.set_keys(bits=2)
-    assert page.body.map._colours is before
+    assert page.body.map._colors is before
     page.context.theme.changed.emit()
-    assert page.body.map._colours is not before
-    page.body.colour_by.button("bits").click()
-    assert page.body.map._colours != before
+    assert page.body.map._colors is not before
+    page.body.color_by.button("bits").click()
+    assert page.body.map._colors != before
 
 
 # --- Files --------------------------------------------------------------------------------------------------

@@ -66,8 +66,8 @@ def test_not_even_a_picture_that_is_there(view: CardView, tmp_path: Path) -> Non
     assert picture.save(str(tmp_path / "x.png"))
     view.show_card(f"![words][p]\n\n[p]: {QUrl.fromLocalFile(str(tmp_path / 'x.png')).toString()}\n")
     image = view.grab().toImage()
-    colours = {image.pixel(x, y) for x in range(image.width()) for y in range(image.height())}
-    assert QColor("red").rgb() not in colours
+    colors = {image.pixel(x, y) for x in range(image.width()) for y in range(image.height())}
+    assert QColor("red").rgb() not in colors
 
 
 def test_a_link_to_the_web_is_handed_out(view: CardView) -> None:

@@ -101,7 +101,7 @@ def test_the_track_is_the_larger_of_need_and_room(
     assert bar.shares() == shares
 
 
-def test_the_bar_is_painted_in_the_colour_of_its_verdict(qtbot: QtBot, theme: Theme) -> None:
+def test_the_bar_is_painted_in_the_color_of_its_verdict(qtbot: QtBot, theme: Theme) -> None:
     bar = CostBar(theme)
     qtbot.addWidget(bar)
     bar.resize(100, 8)

@@ -33,7 +33,7 @@ def test_a_data_set_keeps_its_options() -> None:
     assert named("hub", "owner/name:split=test") == "owner/name:split=test"
 
 
-@pytest.mark.parametrize("written", ["/texts/a.txt", "owner/name:colour=red", "what is this"])
+@pytest.mark.parametrize("written", ["/texts/a.txt", "owner/name:color=red", "what is this"])
 def test_what_is_no_data_set_is_refused(written: str) -> None:
     with pytest.raises(BadCalibration):
         named("hub", written)

@@ -95,7 +95,7 @@ def test_a_screen_reader_hears_where_the_curve_goes(plot: LossPlot) -> None:
     assert plot.accessibleDescription() == "Loss from 3 to 1.5 in 3 iterations"
 
 
-def test_colours_follow_the_theme(plot: LossPlot, theme: Theme) -> None:
+def test_colors_follow_the_theme(plot: LossPlot, theme: Theme) -> None:
     plot.show_curve(curve(3.0, 2.0), 10)
 
     def pen() -> Any:

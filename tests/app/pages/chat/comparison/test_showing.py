@@ -66,7 +66,7 @@ def test_marks_can_be_taken_away(compared: ComparisonView) -> None:
     assert marked(last(compared), 0) == []
 
 
-def test_marks_are_kept_when_the_colours_change(compared: ComparisonView, surroundings: Context) -> None:
+def test_marks_are_kept_when_the_colors_change(compared: ComparisonView, surroundings: Context) -> None:
     surroundings.theme.set_scheme("dark")
     assert marked(last(compared), 1) == ["famous"]
 

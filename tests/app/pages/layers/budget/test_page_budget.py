@@ -82,10 +82,10 @@ def test_measuring_asks_with_the_choices_and_shows_how_long(budget: LayersPage, 
 def test_a_table_opens_the_sensitivity_and_the_allocation(
     qtbot: QtBot, budget: LayersPage, calls: RecordedCalls
 ) -> None:
-    assert not budget.body.colour_by.button("sensitivity").isEnabled()
+    assert not budget.body.color_by.button("sensitivity").isEnabled()
     panel(budget).start.click()
     calls.of(MeasureSensitivity)[0].on_success(table_of(llama(30)))
-    assert budget.body.colour_by.button("sensitivity").isEnabled()
+    assert budget.body.color_by.button("sensitivity").isEnabled()
     assert not panel(budget).start.isVisible()
     qtbot.waitUntil(panel(budget).allocate.isEnabled)
 

@@ -1,4 +1,4 @@
-"""The painted map: what a press or a key selects, what a screen reader is told, and which pixels have which colour."""
+"""The painted map: what a press or a key selects, what a screen reader is told, and which pixels have which color."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pytestqt.qtbot import QtBot
 from app.pages.layers.layer_grid import OUTER_ROW, LayerGrid, make_grid
 from app.pages.layers.layer_sheet import LayerSheet, make_sheet
 from app.pages.layers.map.bits_map import BitsMapView
-from app.pages.layers.map.colours import Scale
+from app.pages.layers.map.colors import Scale
 from app.pages.layers.selection import Selection
 from app.theme import Theme
 from core.bitsmap import BitsMap, Rule
@@ -41,56 +41,56 @@ def view(qtbot: QtBot, theme: Theme, selection: Selection) -> BitsMapView:
     return made
 
 
-def colour_at(view: BitsMapView, row: int, column: int) -> QColor:
-    """The colour in the left of a cell, where neither text nor mark nor outline is."""
+def color_at(view: BitsMapView, row: int, column: int) -> QColor:
+    """The color in the left of a cell, where neither text nor mark nor outline is."""
     assert view.pixels is not None
     rect = view.pixels.rect(row, column).translated(-view.offset)
     return picture(view).pixelColor(rect.left() + 6, rect.center().y())
 
 
-# --- Colours ------------------------------------------------------------------------------------------------
+# --- Colors ------------------------------------------------------------------------------------------------
 
 
-def test_cells_have_the_colours_of_their_bits(view: BitsMapView, theme: Theme) -> None:
-    assert colour_at(view, 2, DOWN) == theme.bits_color(8)
-    assert colour_at(view, 2, 0) == theme.bits_color(4)
-    assert colour_at(view, OUTER_ROW, 1) == theme.bits_color(16)
+def test_cells_have_the_colors_of_their_bits(view: BitsMapView, theme: Theme) -> None:
+    assert color_at(view, 2, DOWN) == theme.bits_color(8)
+    assert color_at(view, 2, 0) == theme.bits_color(4)
+    assert color_at(view, OUTER_ROW, 1) == theme.bits_color(16)
 
 
-def test_the_colours_follow_the_map(view: BitsMapView, theme: Theme) -> None:
+def test_the_colors_follow_the_map(view: BitsMapView, theme: Theme) -> None:
     view.show_layers(GRID, sheet_of(BitsMap(LayerScheme(3, 64))))
-    assert colour_at(view, 2, DOWN) == theme.bits_color(3)
+    assert color_at(view, 2, DOWN) == theme.bits_color(3)
 
 
-def test_a_selection_changes_no_colour(view: BitsMapView, selection: Selection) -> None:
-    before, colour = picture(view), colour_at(view, 2, 0)
+def test_a_selection_changes_no_color(view: BitsMapView, selection: Selection) -> None:
+    before, color = picture(view), color_at(view, 2, 0)
     selection.select([GRID.layer_at(2, 0)])
     assert picture(view) != before
-    assert colour_at(view, 2, 0) == colour
+    assert color_at(view, 2, 0) == color
 
 
 def test_what_the_filter_leaves_out_is_faded(view: BitsMapView, theme: Theme) -> None:
     view.set_matches(frozenset(GRID.column(DOWN)))
-    assert colour_at(view, 2, DOWN) == theme.bits_color(8)
-    assert colour_at(view, 2, 0).lightness() > theme.bits_color(4).lightness()
+    assert color_at(view, 2, DOWN) == theme.bits_color(8)
+    assert color_at(view, 2, 0).lightness() > theme.bits_color(4).lightness()
 
 
-@pytest.mark.parametrize("colouring", ["size", "loss"])
-def test_figures_go_from_one_end_of_the_scale_to_the_other(view: BitsMapView, theme: Theme, colouring: str) -> None:
+@pytest.mark.parametrize("coloring", ["size", "loss"])
+def test_figures_go_from_one_end_of_the_scale_to_the_other(view: BitsMapView, theme: Theme, coloring: str) -> None:
     scales: list[Scale] = []
     view.scale_changed.connect(scales.append)
     view.show_layers(GRID, sheet_of(BitsMap(LayerScheme(4, 64)), {0: 0.5, 5: 2.5}))
-    view.set_colouring(colouring)
+    view.set_coloring(coloring)
     assert scales[-1].low is not None
     assert scales[-1].low != scales[-1].high
-    last = (OUTER_ROW, 1) if colouring == "size" else (5, 0)
-    assert colour_at(view, *last) == theme.cividis(1.0)
+    last = (OUTER_ROW, 1) if coloring == "size" else (5, 0)
+    assert color_at(view, *last) == theme.cividis(1.0)
 
 
-def test_a_block_without_a_loss_has_no_colour_of_the_scale(view: BitsMapView, theme: Theme) -> None:
+def test_a_block_without_a_loss_has_no_color_of_the_scale(view: BitsMapView, theme: Theme) -> None:
     view.show_layers(GRID, sheet_of(BitsMap(LayerScheme(4, 64)), {0: 0.5}))
-    view.set_colouring("loss")
-    assert colour_at(view, 3, 0) == theme.color("line")
+    view.set_coloring("loss")
+    assert color_at(view, 3, 0) == theme.color("line")
 
 
 def test_it_follows_a_dark_theme(view: BitsMapView, theme: Theme) -> None:

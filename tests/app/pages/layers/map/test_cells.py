@@ -39,8 +39,8 @@ def table() -> SensitivityTable:
     return SensitivityTable("fisher", names, (LayerScheme(2, 64), LayerScheme(4, 64)), ((1.0, 0.1),) * len(names))
 
 
-def text(cells: MapCells, layer: int, colouring: str) -> str:
-    return cells.text(layer, colouring, cells.values(colouring)[layer])
+def text(cells: MapCells, layer: int, coloring: str) -> str:
+    return cells.text(layer, coloring, cells.values(coloring)[layer])
 
 
 def test_a_cell_has_the_bits_of_most_of_its_layers() -> None:

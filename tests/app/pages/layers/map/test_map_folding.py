@@ -53,8 +53,8 @@ def box(view: BitsMapView, grid: LayerGrid = GRID) -> QPoint:
     return view.pixels.box(view.pixels.heading(grid.bands[0], view.offset, view.viewport().size())).center()
 
 
-def colours_in(view: BitsMapView, row: int, column: int) -> set[str]:
-    """All colours of a cell."""
+def colors_in(view: BitsMapView, row: int, column: int) -> set[str]:
+    """All colors of a cell."""
     assert view.pixels is not None
     rect, image = view.pixels.rect(row, column).translated(-view.offset), picture(view)
     return {
@@ -172,8 +172,8 @@ def test_a_number_selects_the_whole_block(qtbot: QtBot, view: BitsMapView, selec
 
 def test_a_mixed_cell_shows_all_its_bits(view: BitsMapView, theme: Theme) -> None:
     shown = {theme.bits_color(bits).name() for bits in (4, 8)}
-    assert shown <= colours_in(view, 2, 5)
-    assert theme.bits_color(8).name() not in colours_in(view, 1, 5)
+    assert shown <= colors_in(view, 2, 5)
+    assert theme.bits_color(8).name() not in colors_in(view, 1, 5)
 
 
 def test_partly_selected_looks_unlike_selected_and_not(view: BitsMapView, selection: Selection) -> None:
@@ -204,20 +204,20 @@ def test_tooltips_tell_what_is_folded_and_what_opens_it(view: BitsMapView) -> No
 
 def test_a_filter_lights_a_cell_of_which_it_matches_one(view: BitsMapView, theme: Theme) -> None:
     view.set_matches(frozenset({GRID.layers_at(1, 5)[7]}))
-    assert theme.bits_color(4).name() in colours_in(view, 1, 5)
-    assert theme.bits_color(4).name() not in colours_in(view, 1, 6)
+    assert theme.bits_color(4).name() in colors_in(view, 1, 5)
+    assert theme.bits_color(4).name() not in colors_in(view, 1, 6)
 
 
 @pytest.mark.parametrize(("severity", "role"), [("cannot", "bad"), ("slow", "warning")])
-def test_what_an_engine_minds_has_a_corner_in_its_colour(
+def test_what_an_engine_minds_has_a_corner_in_its_color(
     view: BitsMapView, theme: Theme, severity: str, role: str
 ) -> None:
     plain, expert = GRID.layer_at(3, 0), GRID.layers_at(3, 6)[11]
     mark = EngineIssue("", severity, "no kernel", None)  # type: ignore[arg-type]
     view.show_layers(GRID, sheet_of({plain: mark, expert: mark}))
     for column in (0, 6):
-        assert theme.color(role).name() in colours_in(view, 3, column)
-        assert theme.color(role).name() not in colours_in(view, 2, column)
+        assert theme.color(role).name() in colors_in(view, 3, column)
+        assert theme.color(role).name() not in colors_in(view, 2, column)
         assert "no kernel" in view.tip_at(centre(view, 3, column))
 
 

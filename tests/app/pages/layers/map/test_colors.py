@@ -1,4 +1,4 @@
-"""From figures to colours: where a value stands between the ends, and when the scale is logarithmic."""
+"""From figures to colors: where a value stands between the ends, and when the scale is logarithmic."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from app.pages.layers.layer_grid import make_grid
 from app.pages.layers.layer_sheet import make_sheet
 from app.pages.layers.map.cells import MapCells
-from app.pages.layers.map.colours import Scale, cell_colours, make_scale
+from app.pages.layers.map.colors import Scale, cell_colors, make_scale
 from app.theme import Theme
 from core.bitsmap import BitsMap
 from core.model.tree import resolve_schemes
@@ -53,7 +53,7 @@ def test_the_scale_is_of_the_cells_that_are_shown(theme: Theme) -> None:
     folded = MapCells(make_grid(tree), sheet)
     opened = MapCells(folded.grid.unfold("mlp.experts.*.up_proj"), sheet)
     for cells, high in ((folded, 8.0), (opened, 8.0)):
-        colours, scale = cell_colours(theme, cells, "sensitivity", cells.values("sensitivity"))
+        colors, scale = cell_colors(theme, cells, "sensitivity", cells.values("sensitivity"))
         assert (scale.low, scale.high) == (1.0, high)
-        assert colours[cells.grid.layer_at(0, 5)] == theme.cividis(1.0).rgba()
-        assert colours[cells.grid.layer_at(0, 0)] == theme.cividis(0.0).rgba()
+        assert colors[cells.grid.layer_at(0, 5)] == theme.cividis(1.0).rgba()
+        assert colors[cells.grid.layer_at(0, 0)] == theme.cividis(0.0).rgba()

@@ -1,4 +1,4 @@
-"""Colours of the cells of the map, and the scale that the legend explains.
+"""Colors of the cells of the map, and the scale that the legend explains.
 
 Depends on the theme, not on the geometry of the map.
 """
@@ -19,14 +19,14 @@ if TYPE_CHECKING:
 
 _STEPS: Final = 255
 _DIMMED: Final = 0.8
-"""Share of the background in the colour of a cell that does not match the filter."""
+"""Share of the background in the color of a cell that does not match the filter."""
 _WIDE_RANGE: Final = 30.0
 """Ratio of the largest to the smallest value from which the scale is logarithmic."""
 
 
 @dataclass(frozen=True)
 class Scale:
-    """The range of a continuous colouring; None for both ends if there is none.
+    """The range of a continuous coloring; None for both ends if there is none.
 
     A logarithmic scale begins at the smallest value above 0.
     """
@@ -56,18 +56,18 @@ def make_scale(values: Sequence[float]) -> Scale:
     return Scale(low, high)
 
 
-def cell_colours(theme: Theme, cells: MapCells, colouring: str, values: Sequence[float]) -> tuple[list[int], Scale]:
-    """Return the colour of each cell as ARGB at its first layer, and the scale (empty for bits).
+def cell_colors(theme: Theme, cells: MapCells, coloring: str, values: Sequence[float]) -> tuple[list[int], Scale]:
+    """Return the color of each cell as ARGB at its first layer, and the scale (empty for bits).
 
     Args:
-        values: the values of the colouring, as from `MapCells.values`.
+        values: the values of the coloring, as from `MapCells.values`.
     """
-    if colouring == "bits":
+    if coloring == "bits":
         sheet = cells.sheet
-        colours = sheet.of_cases([theme.bits_color(case.scheme.bits).rgba() for case in sheet.plans.cases])
+        colors = sheet.of_cases([theme.bits_color(case.scheme.bits).rgba() for case in sheet.plans.cases])
         for layer in cells.mixes:
-            colours[layer] = theme.bits_color(cells.bits(layer)).rgba()
-        return colours, Scale()
+            colors[layer] = theme.bits_color(cells.bits(layer)).rgba()
+        return colors, Scale()
     scale = make_scale([values[layer] for layer in cells.shown])
     ramp = [theme.cividis(step / _STEPS).rgba() for step in range(_STEPS + 1)]
     missing = theme.color("line").rgba()
@@ -78,11 +78,11 @@ def cell_colours(theme: Theme, cells: MapCells, colouring: str, values: Sequence
     return [known.get(value, missing) for value in values], scale
 
 
-def dimmed(colours: Sequence[int], lit: Collection[int], ground: QColor) -> list[int]:
-    """Return `colours` with all cells except `lit` faded into the background."""
+def dimmed(colors: Sequence[int], lit: Collection[int], ground: QColor) -> list[int]:
+    """Return `colors` with all cells except `lit` faded into the background."""
     from app.theme import mixed
 
     faded: dict[int, int] = {}
-    for colour in set(colours):
-        faded[colour] = mixed(QColor.fromRgba(colour), ground, _DIMMED).rgba()
-    return [colour if layer in lit else faded[colour] for layer, colour in enumerate(colours)]
+    for color in set(colors):
+        faded[color] = mixed(QColor.fromRgba(color), ground, _DIMMED).rgba()
+    return [color if layer in lit else faded[color] for layer, color in enumerate(colors)]
