@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 
 from core.errors import Cancelled
 from core.model.linear import TunedLinear
+from core.quant import signround
 from core.quant.grid import new_grid
 from core.quant.signround import BatchSampler, TunedLayer, Tuning, TuningResult, tune_block
 from core.schemes import LayerScheme
@@ -162,3 +165,11 @@ def test_samples_come_once_a_round_and_a_short_tail_is_dropped() -> None:
 
 def test_a_batch_larger_than_the_samples_is_all_of_them() -> None:
     assert sorted(BatchSampler(3, 8, 1).next().tolist()) == [0, 1, 2]
+
+
+@pytest.mark.parametrize(
+    ("best", "loss", "replaced"),
+    [(1.0, math.nan, False), (1.0, math.inf, False), (math.nan, 2.0, True), (2.0, 1.0, True)],
+)
+def test_only_a_lower_finite_loss_replaces_the_best_rounding(best: float, loss: float, replaced: bool) -> None:
+    assert signround._Best(0, best, []).beaten_by(loss) is replaced
