@@ -60,7 +60,7 @@ class JobSpec:
             raise BadInput("Give one or more output formats, each only once.", "Use --format auto_round.")
         for name in self.formats:
             if name not in FORMATS:
-                raise BadInput(f"There is no output format {name!r}.", f"Choose from {', '.join(FORMATS)}.")
+                raise BadInput(f"Unknown output format {name!r}.", f"Choose from {', '.join(FORMATS)}.")
         named_mix(self.formats)
         if not self.model or not self.output:
             raise BadInput("A job needs a model and an output folder.", "Give both.")

@@ -35,7 +35,7 @@ def convert(
         BitwrightError: The target exists, or the format cannot hold the source, or only inexactly without `inexact`.
     """
     if format not in (*FORMATS, *PLAIN):
-        raise BadInput(f"There is no output format {format!r}.", f"Choose from {', '.join((*FORMATS, *PLAIN))}.")
+        raise BadInput(f"Unknown output format {format!r}.", f"Choose from {', '.join((*FORMATS, *PLAIN))}.")
     name, goal = absolute(source), expanded(target).absolute()
     preflight.check_model(name)
     preflight.check_output(goal)

@@ -181,7 +181,7 @@ def _choose(spec: AnalysisSpec, request: AllocationRequest, emit: Emit, should_s
     if engine:
         engines.title(engine)
     if form not in FORMATS:
-        raise BadInput(f"There is no output format {form!r}.", f"Choose from {', '.join(FORMATS)}.")
+        raise BadInput(f"Unknown output format {form!r}.", f"Choose from {', '.join(FORMATS)}.")
     preflight.check_model(spec.model)
     texts.check(spec.calibration)
     tree = _tree(spec.model, emit, should_stop)

@@ -254,7 +254,7 @@ def test_a_model_that_is_replaced_during_a_run_ends_it(tmp_path: Path, name: str
         if isinstance(event, BlockStarted) and event.block == 0:
             replace_tensors(folder, {**tensors, name: tensors[name] * 2})
 
-    with pytest.raises(CorruptFile, match=f"changed while they were in use: {re.escape(name)} is not"):
+    with pytest.raises(CorruptFile, match=f"changed while they were in use: {re.escape(name)} differs"):
         pipeline.run(spec_of(folder, tmp_path, formats=(output,), iters=1), tmp_path / "job", emit, Control())
     assert entries(tmp_path) == {"model"}
 
