@@ -104,7 +104,8 @@ def compact(tree: ModelTree, bits_map: BitsMap) -> BitsMap:
         *(one.name for one in tree.nameable if one.block < 0 and one.name in bits_map.by_hand),
     ]
     schemes = {name: bits_map.resolve(name).scheme for name in names}
-    shortest = from_schemes(tree, bits_map.default, schemes)
+    # a pattern that was picked early can be overridden by those that were picked after it
+    shortest = _without_idle(tree, from_schemes(tree, bits_map.default, schemes))
     kept = _without_idle(tree, bits_map)
     return min((kept, shortest), key=lambda found: len(found.rules) + len(found.layers))
 

@@ -1,12 +1,19 @@
-"""A tiny model and a working folder, for the tests of the entry points."""
+"""Fixtures for the tests of `core`: reproducible random inputs, a tiny model, a working folder."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 import pytest
+import torch
 
 from tests.core.tiny_model import save_model
+
+
+@pytest.fixture(autouse=True)
+def _seed() -> None:
+    """Draw the same random inputs in every order of the tests."""
+    torch.manual_seed(0)
 
 
 @pytest.fixture(scope="session")

@@ -99,6 +99,14 @@ def test_a_compact_map_is_equivalent_and_has_no_rule_without_effect(bits_map: Bi
     assert not any(effect.idle for effect in map_rules.effects(TREE, short))
 
 
+def test_a_compact_map_has_no_pattern_that_later_ones_override() -> None:
+    rules = (Rule("*.mlp.*", 16, 32), Rule("*.down_proj", 16), Rule("*.layers.2.*", 2))
+    short = map_rules.compact(
+        TREE, BitsMap(BASE, rules, (Rule(NAMES[0].partition(".self")[0] + ".mlp.down_proj", 16),))
+    )
+    assert [rule.match for rule in short.rules] == ["*.mlp.*", "model.layers.2.*"]
+
+
 @given(
     st.lists(st.sampled_from([BASE, LayerScheme(8, 64), LayerScheme(2, 32)]), min_size=len(NAMES), max_size=len(NAMES))
 )

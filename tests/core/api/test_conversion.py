@@ -16,7 +16,7 @@ QUICK = {"recipe": "quick", "iters": 2, "samples": 2, "seqlen": 32, "group_size"
 
 
 def test_converting_checks_before_it_starts(tiny: Path, place: Path) -> None:
-    with pytest.raises(BadInput, match="no output format"):
+    with pytest.raises(BadInput, match="Unknown output format"):
         api.convert(tiny, "out", "ggml")
     with pytest.raises(OutputProblem):
         api.convert(tiny, place.parent, "auto_gptq")

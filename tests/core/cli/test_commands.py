@@ -248,7 +248,7 @@ def test_eval_prints_text_or_in_json_mode_a_result_event(tiny: Path, place: Path
         (["eval", "TINY", "--against", "./nothing"], "There is no folder"),
         (["eval", "TINY", "--seqlen", "1"], "at least 2 tokens"),
         (["convert", "TINY", "out", "--format", "auto_gptq"], "not quantized"),
-        (["convert", "TINY", "out", "--format", "ggml"], "no output format"),
+        (["convert", "TINY", "out", "--format", "ggml"], "Unknown output format"),
         (["convert", "./nothing", "out", "--format", "auto_gptq"], "nothing"),
     ],
 )

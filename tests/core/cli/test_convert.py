@@ -73,7 +73,7 @@ def test_the_list_in_json_mode_is_one_result_event(tiny: Path, place: Path, caps
         (["SRC"], "DST and --format are required"),
         (["SRC", "out"], "DST and --format are required"),
         (["SRC", "--format", "auto_round"], "DST and --format are required"),
-        (["SRC", "out", "--format", "ggml"], "no output format"),
+        (["SRC", "out", "--format", "ggml"], "Unknown output format"),
         (["SRC", "taken", "--format", "auto_round"], "is not empty"),
         (["SRC", "out", "--format", "auto_awq"], "not quantized"),
         (["./nothing", "out", "--format", "auto_gptq"], "nothing"),

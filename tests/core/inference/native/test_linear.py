@@ -50,12 +50,6 @@ def _instructions(request: pytest.FixtureRequest) -> Iterator[None]:
         yield
 
 
-@pytest.fixture(autouse=True)
-def _seed() -> None:
-    """Draw the same inputs in every order of the tests."""
-    torch.manual_seed(0)
-
-
 def exact(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """Return the product in float64."""
     y = x.double() @ weight.double().t()
