@@ -34,7 +34,7 @@ class BlockType:
 
     @property
     def nested(self) -> bool:
-        """Whether scales are integers times a float16 scale of the block (K types)."""
+        """True if scales are integers times a float16 scale of the block (K types)."""
         return self.block > self.group
 
 

@@ -149,7 +149,7 @@ class Holder:
 
     @property
     def elsewhere(self) -> bool:
-        """Whether the process ran on another machine, whose processes are not visible here."""
+        """True if the process ran on another machine, whose processes are not visible here."""
         me = here()
         if self.boot and self.boot == me.boot:
             return False  # a container with another host name

@@ -58,7 +58,7 @@ class LayerScheme:
 
     @property
     def quantized(self) -> bool:
-        """Whether the layer has fewer than 16 bits."""
+        """True if the layer has fewer than 16 bits."""
         return self.bits != UNTOUCHED
 
     @property

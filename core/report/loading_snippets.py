@@ -57,7 +57,7 @@ class _Layers:
 
     @property
     def usual(self) -> bool:
-        """Whether the schemes are among those that most fast kernels support."""
+        """True if the schemes are among those that most fast kernels support."""
         return not self.mixed and self.symmetric and self.bits <= {4, 8} and self.group_sizes <= {32, 64, 128, -1}
 
 

@@ -109,7 +109,7 @@ class Connection(H11Protocol):
 
     @property
     def is_answering(self) -> bool:
-        """Whether a request is being read or answered."""
+        """True if a request is being read or answered."""
         return self.cycle is not None and not self.cycle.response_complete
 
     def close_if_late(self) -> None:

@@ -123,7 +123,7 @@ class RequestQueue:
 
     @property
     def busy(self) -> bool:
-        """Whether the next request would have to wait."""
+        """True if the next request would have to wait."""
         return self._at_work or bool(self._queue)
 
     def submit(self, request: CompletionRequest) -> QueuedRequest:

@@ -38,7 +38,7 @@ class Place:
 
     @property
     def more(self) -> bool:
-        """Whether the M mixes give the block more bits: the first and last eighth and every third between."""
+        """True if the M mixes give the block more bits: the first and last eighth and every third between."""
         eighth = self.blocks // 8
         return self.block < eighth or self.block >= 7 * self.blocks // 8 or (self.block - eighth) % 3 == 2
 

@@ -57,7 +57,7 @@ class ImportedTensor:
 
     @property
     def as_stored(self) -> bool:
-        """Whether the file has the model's floating-point numbers, apart from their order."""
+        """True if the file has the model's floating-point numbers, apart from their order."""
         return self.tensor.kind.name in FLOATS and not self.shift
 
 

@@ -52,7 +52,7 @@ class MappedTensor:
 
     @property
     def is_matrix(self) -> bool:
-        """Whether the file may have it in any type; all others are 32-bit floats."""
+        """True if the file may have it in any type; all others are 32-bit floats."""
         return len(self.shape) == 2
 
     @cached_property

@@ -33,7 +33,7 @@ FEW = 4
 MANY = 256
 """Largest number of rows for `many_rows`; with more, the weight is dequantized and multiplied by torch."""
 INTERPRETED = not isinstance(few_rows, triton.JITFunction)
-"""Whether TRITON_INTERPRET was set when triton was imported, so that kernels run slowly on the CPU, for tests."""
+"""True if TRITON_INTERPRET was set when triton was imported, so that kernels run slowly on the CPU, for tests."""
 _CHUNK = 1 << 24
 """Number of weights packed at once."""
 

@@ -64,7 +64,7 @@ class ChatModel:
 
     @property
     def thinks(self) -> bool:
-        """Whether the model's chat format has a place for thinking."""
+        """True if the model's chat format has a place for thinking."""
         return self.prompts.thinks
 
     def count(

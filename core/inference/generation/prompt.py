@@ -69,7 +69,7 @@ class PromptWriter:
 
     @property
     def thinks(self) -> bool:
-        """Whether the model's format has a place for thinking."""
+        """True if the model's format has a place for thinking."""
         return bool(self._marks)
 
     def plain(self, text: str) -> Prompt:

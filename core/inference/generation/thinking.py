@@ -75,7 +75,7 @@ class Splitter:
 
     @property
     def thinking(self) -> bool:
-        """Whether the stream is within thinking."""
+        """True if the stream is within thinking."""
         return self._open is not None
 
     def feed(self, piece: str) -> Iterator[Part]:
