@@ -8,31 +8,33 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable, Iterator
-from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from core.errors import CorruptFile
-from core.model.headers import TensorInfo
 from core.model.weights import TensorStore
 
 _LARGEST = torch.finfo(torch.float32).max
 
 
 class FingerprintedStore(TensorStore):
-    """A `TensorStore` that compares each full read of a tensor with the hash of the first one.
+    """A view of another store that compares each full read of a tensor with the hash of the first one.
 
     The first full read also rejects values that are not finite or exceed the range of 32-bit floats, in which the
     residual stream and the norms are computed.
+
+    Args:
+        store: reads the tensors.
 
     Attributes:
         largest: tensor name -> largest absolute value, for the tensors that were read in full.
         nbytes_read: total bytes of those tensors.
     """
 
-    def __init__(self, folder: Path, table: dict[str, TensorInfo] | None = None) -> None:
-        super().__init__(folder, table)
+    def __init__(self, store: TensorStore) -> None:
+        super().__init__(store.folder, store.table)
+        self._store = store
         self.largest: dict[str, float] = {}
         self.nbytes_read = 0
         self._digests: dict[str, str] = {}
@@ -47,7 +49,7 @@ class FingerprintedStore(TensorStore):
         """
         known = name in self._digests
         try:
-            value = super().get(name)
+            value = self._store.get(name)
         except CorruptFile as error:
             if known:
                 raise self._changed(name) from error
@@ -69,7 +71,7 @@ class FingerprintedStore(TensorStore):
         digest, known, found = hashlib.sha256(), name in self._digests, _Range()
         dtype, last = self.dtype(name), b""
         try:
-            for piece in super().chunks(name):
+            for piece in self._store.chunks(name):
                 if last:
                     yield last
                 digest.update(piece)
@@ -90,7 +92,11 @@ class FingerprintedStore(TensorStore):
         """Return the rows `index` (int64 [n]) of a 2-D tensor, shape [n, columns], without a check; see `confirm`."""
         if name in self._digests:
             self._read_in_part.add(name)
-        return super().rows(name, index)
+        return self._store.rows(name, index)
+
+    def blocks(self, name: str, index: Tensor) -> tuple[str, Tensor] | None:
+        """Return the GGUF block type and the bytes of some rows; see `TensorStore.blocks`."""
+        return self._store.blocks(name, index)
 
     def scan(self, names: Iterable[str], check_stop: Callable[[], None]) -> None:
         """Read the tensors that were not yet read in full, one piece at a time.

@@ -35,6 +35,7 @@ from core.model.plans import nothing_quantized
 from core.model.skeleton import Skeleton, build_skeleton
 from core.model.tokenizer import load_tokenizer
 from core.model.tree import LayerPlan, ModelTree, build_tree, read_tensors
+from core.model.weights import TensorStore
 from core.quant.scale_range import within_float16
 from core.spec import JobSpec
 
@@ -104,7 +105,7 @@ def prepare(spec: JobSpec, emit: Emit, should_stop: ShouldStop) -> PreparedRun:
     tree = build_tree(config, read_tensors(source.folder, config))
     if tree.refusal:
         raise UnsupportedModel(tree.refusal, "`bitwright inspect` shows what is in it.")
-    store = FingerprintedStore(source.folder, tree.tensors)
+    store = FingerprintedStore(TensorStore(source.folder, tree.tensors))
     skeleton = build_skeleton(tree, store)
     skeleton.check()
     wanted = plan_layers(tree, spec.bits_map, spec.formats)

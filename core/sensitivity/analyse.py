@@ -24,6 +24,7 @@ from core.model.folder import read_config
 from core.model.skeleton import Skeleton, build_skeleton
 from core.model.tokenizer import load_tokenizer
 from core.model.tree import Linear, ModelTree, build_tree, read_tensors
+from core.model.weights import TensorStore
 from core.quant.blocks import read_weight
 from core.quant.proof import SourceProof, check_range, prove, two_rows
 from core.schemes import LayerScheme
@@ -54,7 +55,7 @@ def analyse(spec: AnalysisSpec, emit: Emit, should_stop: ShouldStop) -> Sensitiv
     tree = build_tree(config, read_tensors(source.folder, config))
     if tree.refusal:
         raise UnsupportedModel(tree.refusal, "`bitwright inspect` shows the layers of the model.")
-    store = FingerprintedStore(source.folder, tree.tensors)
+    store = FingerprintedStore(TensorStore(source.folder, tree.tensors))
     skeleton = build_skeleton(tree, store)
     skeleton.check()
     tokens = _tokens(spec, source.folder, tree, emit, should_stop)

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from core.errors import CorruptFile
 from core.model.fingerprint import FingerprintedStore
+from core.model.weights import TensorStore
 
 
 def nothing() -> None:
@@ -34,7 +35,7 @@ def read_in_pieces(store: FingerprintedStore, name: str) -> bytes:
 
 
 def test_reads_equal_those_of_a_plain_store(tmp_path: Path) -> None:
-    store = FingerprintedStore(save(tmp_path))
+    store = FingerprintedStore(TensorStore(save(tmp_path)))
     assert torch.equal(store.get("a"), torch.arange(12.0).reshape(3, 4))
     assert read_in_pieces(store, "a") == torch.arange(12.0).numpy().tobytes()
     assert torch.equal(store.rows("a", torch.tensor([2])), torch.tensor([[8.0, 9.0, 10.0, 11.0]]))
@@ -47,7 +48,7 @@ def test_reads_equal_those_of_a_plain_store(tmp_path: Path) -> None:
 def test_reading_a_tensor_that_changed_in_place_raises(
     tmp_path: Path, again: Callable[[FingerprintedStore, str], object]
 ) -> None:
-    store = FingerprintedStore(save(tmp_path))
+    store = FingerprintedStore(TensorStore(save(tmp_path)))
     scan(store)
     again(store, "a")
     save(tmp_path, a=torch.arange(12.0).reshape(3, 4) + 1)
@@ -57,7 +58,7 @@ def test_reading_a_tensor_that_changed_in_place_raises(
 
 
 def test_a_truncated_file_counts_as_changed(tmp_path: Path) -> None:
-    store = FingerprintedStore(save(tmp_path))
+    store = FingerprintedStore(TensorStore(save(tmp_path)))
     scan(store)
     (tmp_path / "model.safetensors").write_bytes(b"")
     with pytest.raises(CorruptFile, match="changed while they were in use"):
@@ -65,7 +66,7 @@ def test_a_truncated_file_counts_as_changed(tmp_path: Path) -> None:
 
 
 def test_confirm_compares_tensors_of_which_rows_were_read(tmp_path: Path) -> None:
-    store = FingerprintedStore(save(tmp_path))
+    store = FingerprintedStore(TensorStore(save(tmp_path)))
     scan(store)
     store.confirm(nothing)
     save(tmp_path, a=torch.arange(12.0).reshape(3, 4) + 1)
@@ -81,24 +82,24 @@ def test_values_that_are_not_finite_are_counted_by_tensor(tmp_path: Path, value:
     broken = torch.ones(50, dtype=dtype)
     broken[3] = broken[44] = value
     with pytest.raises(CorruptFile, match="c contains 2 values that are not finite"):
-        FingerprintedStore(save(tmp_path, c=broken)).get("c")
+        FingerprintedStore(TensorStore(save(tmp_path, c=broken))).get("c")
     with pytest.raises(CorruptFile, match="c contains 2 values that are not finite"):
-        scan(FingerprintedStore(tmp_path))
+        scan(FingerprintedStore(TensorStore(tmp_path)))
 
 
 def test_a_value_beyond_the_range_of_32_bit_floats_is_rejected(tmp_path: Path) -> None:
-    store = FingerprintedStore(save(tmp_path, c=torch.tensor([1e300], dtype=torch.float64)))
+    store = FingerprintedStore(TensorStore(save(tmp_path, c=torch.tensor([1e300], dtype=torch.float64))))
     with pytest.raises(CorruptFile, match=r"c contains the value 1e\+300, which exceeds"):
         scan(store)
 
 
 def test_the_fingerprint_depends_on_contents_and_shapes_only(tmp_path: Path) -> None:
     def found(folder: Path) -> str:
-        store = FingerprintedStore(folder)
+        store = FingerprintedStore(TensorStore(folder))
         scan(store)
         return store.fingerprint()
 
-    one = FingerprintedStore(save(tmp_path / "one"))
+    one = FingerprintedStore(TensorStore(save(tmp_path / "one")))
     one.get("b")
     scan(one)
     assert one.fingerprint() == found(save(tmp_path / "two"))

@@ -17,6 +17,7 @@ from core.model.fingerprint import FingerprintedStore
 from core.model.headers import read_folder
 from core.model.skeleton import build_skeleton
 from core.model.tree import build_tree
+from core.model.weights import TensorStore
 from core.quant import proof
 from core.quant.proof import SourceProof, check_range, difference, prove, two_rows
 from tests.core.model.test_block_runner import FAMILIES, saved
@@ -39,7 +40,7 @@ def proof_of(folder: Path, batched: bool = True, refusal: str = "") -> SourcePro
     tree = build_tree(read_json(folder / "config.json"), read_folder(folder))
     assert refusal in tree.refusal
     assert refusal or not tree.refusal
-    store = FingerprintedStore(folder, tree.tensors)
+    store = FingerprintedStore(TensorStore(folder, tree.tensors))
     skeleton = build_skeleton(tree, store)
     skeleton.check()
     vocabulary = tree.tensors[f"{tree.embedding}.weight"].shape[0]
