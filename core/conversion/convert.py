@@ -19,7 +19,6 @@ from torch import Tensor
 from core.control import ShouldStop
 from core.conversion.added_error import AddedError, Difference, of_layers, of_tensors
 from core.conversion.conversions import Conversion, Subject, conversions, kind_of, look_at, plan_subject
-from core.conversion.dense import DenseStore
 from core.conversion.regrid import regrid
 from core.conversion.staging import ConversionStaging, sweep
 from core.conversion.survey import ConversionSurvey, SourceSummary
@@ -27,6 +26,7 @@ from core.errors import BadInput, BitwrightError, Cancelled, CorruptFile, Verifi
 from core.estimation.preflight import check_free
 from core.events import Done, Emit, FileWritten, Log, Progress, Stage
 from core.files import read_json, write_atomic, write_json
+from core.formats.dense_store import DenseStore
 from core.formats.names import is_gguf
 from core.formats.opened import open_source
 from core.formats.plain import PlainLinear
@@ -328,8 +328,4 @@ def _files(folder: Path) -> dict[str, int]:
 
 
 def _store(subject: Subject, conversion: Conversion) -> TensorStore:
-    store = subject.checkpoint.store
-    if not conversion.dense:
-        return store
-    linears = [linear for linear in subject.tree.linears if linear.name in conversion.dense]
-    return DenseStore(store, subject.checkpoint, linears)
+    return DenseStore(subject.checkpoint, conversion.dense) if conversion.dense else subject.checkpoint.store

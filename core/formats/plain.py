@@ -104,6 +104,10 @@ class PlainCheckpoint:
         weight = self.store.get(f"{name}.weight")
         return PlainLinear(name, weight.T.contiguous() if name in self._transposed else weight)
 
+    def weight_name(self, name: str) -> str:
+        """Return the name of the weight of one of the linear layers."""
+        return f"{name}.weight"
+
     def dense_table(self) -> dict[str, TensorInfo]:
         """Return the tensor table."""
         return dict(self.store.table)

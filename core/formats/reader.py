@@ -102,6 +102,10 @@ class QuantizedCheckpoint:
         measures = self._measures[name]
         return measures.out_features, measures.in_features
 
+    def weight_name(self, name: str) -> str:
+        """Return the name of the weight of a quantized linear layer in `dense_table`."""
+        return f"{name}.weight"
+
     def dense_table(self) -> dict[str, TensorInfo]:
         """Return the tensor table with a weight [out, in] in place of the packed tensors of each layer.
 

@@ -35,6 +35,9 @@ class StoredLayer(Protocol):
     def dequantize(self) -> Tensor:
         """Return the weight, float32 [out, in], exactly as readers compute it in float32."""
 
+    def take(self, order: Tensor) -> StoredLayer:
+        """Return a layer of the rows `order`, int64 [rows]."""
+
     def parts(self) -> tuple[Tensor, ...]:
         """Return all tensors of the layer in a fixed order; layers are equal if these tensors are."""
 
@@ -62,6 +65,9 @@ class Checkpoint(Protocol):
     def store(self) -> TensorStore: ...
     def layer(self, name: str) -> StoredLayer:
         """Read one quantized linear layer."""
+
+    def weight_name(self, name: str) -> str:
+        """Return the name that `dense_table` has for the weight of a quantized linear layer."""
 
     def dense_table(self) -> dict[str, TensorInfo]:
         """Return the tensor table of the original model, from which its tree is built."""
@@ -145,12 +151,9 @@ def layer_labels(plan: FormatPlan) -> dict[str, int]:
 
 def by_rows(layer: StoredLayer, step: int) -> Iterator[Tensor]:
     """Yield the weight of a layer, float32 [rows, in], in pieces of `step` rows."""
-    take, height = getattr(layer, "take", None), layer.ints.shape[0]
-    if take is None:
-        yield from layer.dequantize().split(step)
-        return
+    height = layer.ints.shape[0]
     for start in range(0, height, step):
-        yield take(torch.arange(start, min(height, start + step))).dequantize()
+        yield layer.take(torch.arange(start, min(height, start + step))).dequantize()
 
 
 def digest(layer: StoredLayer) -> str:

@@ -165,6 +165,10 @@ class GgufCheckpoint:
             raise KeyError(name)
         return self._decoded(name)
 
+    def weight_name(self, name: str) -> str:
+        """Return the name of the weight of a quantized linear layer in `dense_table`."""
+        return name + _WEIGHT
+
     def embedding_pieces(self, name: str, rows: int) -> Iterator[BlockLinear] | None:
         """Return an embedding in its block type, some rows at a time in the model's order; None if it has none.
 
