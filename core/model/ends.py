@@ -7,7 +7,7 @@ from typing import Any
 from core.model.headers import TensorInfo
 
 _WEIGHT = ".weight"
-_HEAD_WORDS = ("head", "output", "embed_out")
+_HEAD_WORDS = ("head", "output", "embed_out", "unembed")
 _POSITION_WORDS = ("pos", "wpe")
 
 

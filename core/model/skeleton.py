@@ -8,7 +8,7 @@ bidirectional attention with nothing but a warning.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -17,16 +17,16 @@ from typing import Any, Final
 import torch
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM
-from transformers.conversion_mapping import get_model_conversion_mapping
-from transformers.core_model_loading import WeightConverter
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
 
 from core.errors import UnsupportedModel, translated
 from core.model.folder import check_architecture, read_config
 from core.model.headers import short
 from core.model.refusals import text_config
+from core.model.slices import ParameterSlice, RowNumbers, whole
+from core.model.sources import ParameterSource, by_parameter, find_sources
 from core.model.tokenizer import readable
-from core.model.tree import ModelTree
+from core.model.tree import Linear, ModelTree
 from core.model.weights import TensorStore
 
 _MAX_NUMBER: Final = 1 << 31
@@ -42,28 +42,70 @@ class Skeleton:
         stack: module path of the list of decoder blocks, such as `model.layers`.
         tree: layer tree of the checkpoint.
         store: tensors of the checkpoint.
-        renamed: name in the checkpoint -> name in the model, for tensors that transformers renames (`embed_out` of
-            GPT-NeoX becomes `lm_head`).
+        sources: parameter or buffer of the model -> the tensors that fill it.
+        shapes: the same names -> shape that the tensors give.
     """
 
     model: Any
     stack: str
     tree: ModelTree
     store: TensorStore
-    renamed: Mapping[str, str] = field(default_factory=dict)
+    sources: Mapping[str, ParameterSource]
+    shapes: Mapping[str, tuple[int, ...]]
+    _numbered: dict[str, RowNumbers] = field(default_factory=dict, repr=False)
 
     @property
     def blocks(self) -> nn.ModuleList:
         return self.model.get_submodule(self.stack)
 
     def module_name(self, name: str) -> str:
-        """Return the module path for a name in the checkpoint (`transformer.h.0` for GPT-2's `h.0`)."""
-        if f"{name}.weight" in self.renamed:
-            return self.renamed[f"{name}.weight"].removesuffix(".weight")
-        if name == self.tree.prefix or name.startswith(self.tree.prefix + "."):
-            return self.stack + name[len(self.tree.prefix) :]
-        base = self.model.base_model_prefix + "."
-        return name if self._owns(name) or not self._owns(base + name) else base + name
+        """Return the module path for a linear layer of the checkpoint, such as `transformer.h.0.mlp.c_fc`.
+
+        transformers has one module for all experts of a block. Readers of quantized checkpoints replace it by one
+        module for each expert, whose path is returned.
+        """
+        linear = self._linears.get(name)
+        part = None if linear is None else linear.part
+        target = self._targets.get(f"{name}.weight" if part is None else part.tensor)
+        if target is None:
+            base = self.model.base_model_prefix + "."
+            return name if self._owns(name) or not self._owns(base + name) else base + name
+        expert = name.rpartition(".experts.")[2].split(".")
+        if len(expert) == 2 and not target.endswith(".weight"):
+            return ".".join([target.rpartition(".")[0], *expert])
+        return target.removesuffix(".weight")
+
+    def slices(self, linear: Linear) -> list[ParameterSlice]:
+        """Return where the weight of a linear layer is in the parameters of the model.
+
+        Raises:
+            UnsupportedModel: the model has no parameter for it, or stores it in another order of inputs or outputs.
+        """
+        part = linear.part
+        tensor = f"{linear.name}.weight" if part is None else part.tensor
+        target = self._targets.get(tensor)
+        if target is None:
+            raise UnsupportedModel(
+                f"{type(self.model).__name__} of transformers has no layer for {linear.name}.",
+                "Use a checkpoint that contains exactly the tensors of its architecture.",
+            )
+        source = self.sources[target]
+        if source.converter is None:
+            return [whole(target, linear)]
+        try:
+            if target not in self._numbered:
+                shapes = {name: self.store.info(name).shape for name in source.names}
+                transposed = linear.transposed if part is None else part.transposed
+                self._numbered.clear()
+                self._numbered[target] = RowNumbers(source, shapes, transposed, self.model)
+            return self._numbered[target].slices(
+                tensor, None if part is None else part.expert, None if part is None else part.rows
+            )
+        except ValueError as error:
+            raise UnsupportedModel(
+                f"transformers changes the order of the weights of {linear.name}: {error}.",
+                "Leave this layer in 16 bits.",
+            ) from error
 
     def _owns(self, name: str) -> bool:
         try:
@@ -73,28 +115,38 @@ class Skeleton:
         return True
 
     def checkpoint_name(self, name: str) -> str | None:
-        """Return the name of the tensor that fills the parameter or buffer `name` of the model; None if missing."""
-        if name in self._originals:
-            return self._originals[name] if self._originals[name] in self.store else None
-        if name.startswith(self.stack + "."):
-            name = self.tree.prefix + name[len(self.stack) :]
-            return name if name in self.store else None
-        base = self.model.base_model_prefix + "."
-        for candidate in (name, name.removeprefix(base), base + name):
-            if candidate in self.store:
-                return candidate
-        if self.tree.tied and name == f"{self.head()}.weight":
-            return self.tree.embedding + ".weight"
-        shared = self._shared(name)
-        return shared if shared in self.store and name != f"{self.head()}.weight" else None
+        """Return the name of the tensor that is the parameter or buffer `name` of the model.
+
+        Returns None if there is none, or if transformers makes the parameter of several tensors.
+        """
+        source = self._source_of(name)
+        return source.names[0] if source is not None and source.converter is None else None
+
+    def shared_name(self, name: str) -> str:
+        """Return the parameter whose tensor fills the parameter `name`: another one if several share a tensor."""
+        source = self._source_of(name)
+        return name if source is None or name in self.sources else str(self._shared(name) or source.target)
+
+    def _source_of(self, name: str) -> ParameterSource | None:
+        found = self.sources.get(name)
+        if found is not None:
+            return found
+        if name == f"{self.head()}.weight":
+            return self.sources.get(f"{self.ends()[0]}.weight") if self.tree.tied else None
+        return self.sources.get(self._shared(name))
 
     def _shared(self, name: str) -> str:
         """Return the other name of a shared parameter ("" if not shared): BERT's `decoder.bias` is saved as `bias`."""
         return str(getattr(self.model, "all_tied_weights_keys", {}).get(name, ""))
 
     @cached_property
-    def _originals(self) -> dict[str, str]:
-        return {new: old for old, new in self.renamed.items()}
+    def _linears(self) -> dict[str, Linear]:
+        return {linear.name: linear for linear in self.tree.linears}
+
+    @cached_property
+    def _targets(self) -> dict[str, str]:
+        """Tensor of the checkpoint -> the first parameter that is made of it."""
+        return {name: target for target, source in reversed(list(self.sources.items())) for name in source.names}
 
     def head(self) -> str:
         """Return the module path of the output head.
@@ -116,22 +168,42 @@ class Skeleton:
     def _path(self, wanted: nn.Module) -> str:
         return next(name for name, module in self.model.named_modules() if module is wanted)
 
-    def fill(self, path: str, dtype: torch.dtype, device: torch.device, skip: tuple[str, ...] = ()) -> nn.Module:
-        """Load the weights of the sub-module at `path` in `dtype` to `device`, except at or below the paths in `skip`.
+    def fill(
+        self,
+        path: str,
+        dtype: torch.dtype,
+        device: torch.device,
+        skip: tuple[str, ...] = (),
+        stored: Collection[str] = (),
+    ) -> nn.Module:
+        """Load the weights of the sub-module at `path`.
+
+        Args:
+            dtype: of floating-point parameters.
+            skip: paths of modules and parameters that are not loaded.
+            stored: names of parameters that keep the dtype of the checkpoint.
 
         Raises:
             UnsupportedModel: the checkpoint has no tensor, or one of another shape, for a parameter.
         """
         module = self.model.get_submodule(path) if path else self.model
+        below = tuple(f"{part}." for part in skip)
+        wanted: dict[str, list[tuple[str, str, nn.Module]]] = {}
         for name, slot, owner in list(_slots(module, path)):
-            if any(f"{name}.".startswith(f"{part}.") for part in skip):
+            if f"{name}.".startswith(below):
                 continue
-            key = self._source(name, slot, owner)
-            if key is None:
+            source = self._source(name, slot, owner)
+            if source is None:
                 _place(owner, slot, getattr(owner, slot).to(device))
-                continue
-            value = self.store.get(key)
-            _place(owner, slot, value.to(device, dtype if value.is_floating_point() else value.dtype))
+            else:
+                wanted.setdefault(source.target, []).append((name, slot, owner))
+        for target, places in wanted.items():
+            values = self.sources[target].build(self.store.get, self.model)
+            for name, slot, owner in places:
+                value = values[self.shared_name(name)]
+                keep = name in stored or not value.is_floating_point()
+                _place(owner, slot, value.to(device, value.dtype if keep else dtype))
+            del values
         return module
 
     def check(self) -> None:
@@ -139,7 +211,7 @@ class Skeleton:
 
         Raises:
             UnsupportedModel: a parameter has no tensor, or one of another shape or dtype; the model's embedding or head
-                is not the tensor that the tree lists; or the model has no module for a linear layer of the tree.
+                is not the tensor that the tree lists; or the model has no parameter for a linear layer of the tree.
         """
         for name, slot, owner in _slots(self.model, ""):
             self._source(name, slot, owner)
@@ -156,49 +228,46 @@ class Skeleton:
                     "This architecture is not supported yet.",
                 )
         for linear in tree.linears:
-            if not self._owns(self.module_name(linear.name)):
-                raise UnsupportedModel(
-                    f"{type(self.model).__name__} of transformers has no layer for {linear.name}.",
-                    "Use a checkpoint that contains exactly the tensors of its architecture.",
-                )
+            tensor = linear.part.tensor if linear.part else f"{linear.name}.weight"
+            if tensor not in self._targets:
+                self.slices(linear)  # raises the error
 
-    def _source(self, name: str, slot: str, owner: nn.Module) -> str | None:
-        """Return the tensor that fills a parameter or buffer, after checking its header.
+    def _source(self, name: str, slot: str, owner: nn.Module) -> ParameterSource | None:
+        """Return the tensors that fill a parameter or buffer, after checking their headers.
 
         Returns None for a buffer that the model computes itself, or a parameter that is loaded already.
         """
         if slot in owner._non_persistent_buffers_set:
             return None
-        key, wanted = self.checkpoint_name(name), getattr(owner, slot)
-        if key is None:
+        source, wanted = self._source_of(name), getattr(owner, slot)
+        if source is None:
             if isinstance(wanted, nn.Parameter) and wanted.is_meta:
-                if name.startswith(f"{self.stack}.") and (shared := self._shared(name)):
-                    raise UnsupportedModel(
-                        f"{name} shares its tensor with {shared}: the blocks of this architecture share weights.",
-                        "This architecture is not supported yet.",
-                    )
                 raise UnsupportedModel(
                     f"The checkpoint has no tensor for {name}, which this architecture needs.",
                     "The checkpoint may be incomplete, or made for another version of transformers.",
                 )
             return None
-        info = self.store.info(key)
-        if not info.numel and wanted.numel():
+        shape = self.shapes[self.shared_name(name)]
+        for key in source.names:
+            info = self.store.info(key)
+            if not info.numel and wanted.numel():
+                raise UnsupportedModel(
+                    f"{key} is empty (shape {list(info.shape)}).",
+                    "The weights were saved during sharded training (ZeRO-3) without being gathered; save them again.",
+                )
+            if wanted.is_floating_point() and not self.store.dtype(key).is_floating_point:
+                raise UnsupportedModel(
+                    f"{key} is stored as {info.dtype}, but floating-point numbers are required.",
+                    "Use a checkpoint in 16 or 32 bits.",
+                )
+        if shape != tuple(wanted.shape):
+            first = source.names[0]
+            what = first if source.converter is None else f"{name}, which is made of {first} and others,"
             raise UnsupportedModel(
-                f"{key} is empty (shape {list(info.shape)}).",
-                "The weights were saved during sharded training (ZeRO-3) without being gathered; save them again.",
-            )
-        if info.shape != tuple(wanted.shape):
-            raise UnsupportedModel(
-                f"{key} has the shape {list(info.shape)}, but config.json requires {list(wanted.shape)}.",
+                f"{what} has the shape {list(shape)}, but config.json requires {list(wanted.shape)}.",
                 "The config and the weights belong to different models.",
             )
-        if wanted.is_floating_point() and not self.store.dtype(key).is_floating_point:
-            raise UnsupportedModel(
-                f"{key} is stored as {info.dtype}, but floating-point numbers are required.",
-                "Use a checkpoint in 16 or 32 bits.",
-            )
-        return key
+        return source
 
     def unload(self, path: str) -> None:
         """Move the parameters below `path` back to `meta`; buffers stay."""
@@ -226,54 +295,29 @@ def build_skeleton(tree: ModelTree, store: TensorStore) -> Skeleton:
         config.rescale_every = 0
     model = _from_config(config, "eager" if capped else "sdpa")
     model.eval().requires_grad_(False)
-    renamed = _renamed(model, tree)
-    prefixes = {tree.prefix, *_renamed_prefix(tree, renamed)}
-    stacks = [
-        name
+    found, _ = find_sources(model, store.table)
+    try:
+        sources, shapes = by_parameter(found, model, {name: info.shape for name, info in store.table.items()})
+    except ValueError as error:
+        raise UnsupportedModel(f"{error}.", "The config and the weights belong to different models.") from error
+    return Skeleton(model, _stack_of(model, tree, sources), tree, store, sources, shapes)
+
+
+def _stack_of(model: Any, tree: ModelTree, sources: Mapping[str, ParameterSource]) -> str:
+    """Return the module path of the list of blocks: the one whose first block gets the most tensors of the tree's."""
+    block = [target for target, source in sources.items() if source.names[0].startswith(f"{tree.prefix}.0.")]
+    lists = {
+        name: sum(target.startswith(f"{name}.0.") for target in block)
         for name, module in model.named_modules()
-        if isinstance(module, nn.ModuleList)
-        and len(module) == tree.blocks
-        and any(_matches(name, prefix) for prefix in prefixes)
-    ]
-    if len(stacks) != 1:
+        if isinstance(module, nn.ModuleList) and len(module) == tree.blocks
+    }
+    stack = max(lists, key=lambda name: lists[name], default="")
+    if not lists.get(stack):
         raise UnsupportedModel(
             f"The blocks {tree.prefix} of the checkpoint were not found in the {tree.architecture} of transformers.",
             "This architecture is not supported yet.",
         )
-    return Skeleton(model, stacks[0], tree, store, renamed)
-
-
-def _renamed(model: Any, tree: ModelTree) -> dict[str, str]:
-    """Return name in the checkpoint -> name in the model for the tensors that transformers renames when loading.
-
-    Raises:
-        UnsupportedModel: transformers also splits, joins or transposes tensors.
-    """
-    steps = get_model_conversion_mapping(model)
-    own = {name for name, _ in [*model.named_parameters(), *model.named_buffers()]}
-    base = f"{model.base_model_prefix}."
-    found = {}
-    for name in tree.tensors:
-        new = name
-        for step in steps:
-            if not isinstance(step, WeightConverter):
-                new = step.rename_source_key(new)[0]
-            elif not {name, base + name} & own and step.rename_source_key(new)[1] is not None:
-                raise UnsupportedModel(
-                    f"transformers converts the tensor {name} when it loads a {tree.architecture}, which this version "
-                    "does not support.",
-                    "This architecture is not supported yet.",
-                )
-        new = new if new in own or base + new not in own else base + new
-        if new != name and name not in own and new in own:
-            found[name] = new
-    return found
-
-
-def _renamed_prefix(tree: ModelTree, renamed: Mapping[str, str]) -> set[str]:
-    """Return the prefixes of the blocks in the model, if transformers renames them."""
-    blocks = (new for old, new in renamed.items() if old.startswith(f"{tree.prefix}.0."))
-    return {new.partition(".0.")[0] for new in blocks}
+    return stack
 
 
 def transformers_config(folder: Path) -> Any:
@@ -317,11 +361,6 @@ def _from_config(config: Any, attention: str) -> Any:
         if attention == "sdpa" and "scaled_dot_product_attention" in str(error.__cause__):
             return _from_config(config, "eager")
         raise
-
-
-def _matches(module: str, prefix: str) -> bool:
-    """Return whether a module path and a checkpoint path are equal apart from leading parts."""
-    return module == prefix or module.endswith("." + prefix) or prefix.endswith("." + module)
 
 
 @contextlib.contextmanager

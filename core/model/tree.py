@@ -20,6 +20,7 @@ from core.model.ends import find_ends, is_number
 from core.model.headers import TensorInfo, equal_bytes, read_folder
 from core.model.plans import LayerPlan as LayerPlan
 from core.model.plans import Plans, make_case, own_copy
+from core.model.tensor_part import TensorPart
 
 _WEIGHT = ".weight"
 _MAX_BLOCKS = 4096
@@ -48,6 +49,7 @@ class Linear:
     dtype: str
     transposed: bool
     has_bias: bool
+    part: TensorPart | None = None
 
 
 @dataclass(frozen=True)

@@ -135,16 +135,6 @@ def test_keys_of_an_earlier_block_are_refused(tmp_path: Path) -> None:
         prove(proof_of(random_model(tmp_path, config), refusal="some blocks use"))
 
 
-def test_blocks_that_share_weights_are_refused(tmp_path: Path) -> None:
-    make: Any = transformers.Zamba2Config
-    config = make(
-        **_SMALL, num_hidden_layers=4, num_key_value_heads=2, layer_types=["mamba", "hybrid"] * 2, mamba_d_state=16,
-        mamba_headdim=16, n_mamba_heads=8, mamba_ngroups=1, num_mem_blocks=1,
-    )  # fmt: skip
-    with pytest.raises(UnsupportedModel, match="the blocks of this architecture share weights"):
-        proof_of(random_model(tmp_path, config), refusal="Zamba")
-
-
 def test_a_model_that_looks_ahead_is_refused(tmp_path: Path) -> None:
     folder = random_model(tmp_path, transformers.BertConfig(**_SMALL, num_hidden_layers=2))
     with pytest.raises(UnsupportedModel, match="not a causal language model: block 0 depends on later tokens"):
