@@ -1,7 +1,8 @@
 """Detection of models that this version cannot quantize, from their config and tensor table.
 
-Covers mixtures of experts, models with vision or audio towers, encoder-decoders and quantized weights. The reason is
-one sentence for the user; the layers of such a model can still be listed. Does not import transformers.
+Covers models with vision or audio towers, encoder-decoders and quantized weights. The reason is one sentence for the
+user; the layers of such a model can still be listed. A check at the start of a run (`core.quant.proof`) detects blocks
+that cannot be run one by one. Does not import transformers.
 """
 
 from __future__ import annotations
@@ -15,15 +16,8 @@ from core.model.headers import TensorInfo
 FLOATS = ("BF16", "F16", "F32", "F64")
 """Dtype codes of weights that can be quantized."""
 
-_EXPERT_KEYS = ("num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts")
-_ROUTERS = frozenset({"router", "expert", "moe"})
-"""Name parts of the tensors of routers and shared experts."""
 _TOWERS = frozenset({"vision", "visual", "image", "vit", "clip", "siglip", "audio", "speech", "sound", "video"})
 _NOT_BY_BLOCKS = {
-    "zamba": "Zamba cannot be quantized block by block: its blocks share their weights and take the token embeddings "
-    "as a second input.",
-    "zamba2": "Zamba 2 cannot be quantized block by block: its blocks share their weights and take the token "
-    "embeddings as a second input.",
     "xlnet": "XLNet cannot be quantized block by block: its hidden states have the tokens in the first dimension, and "
     "its attention is not causal.",
 }
@@ -67,8 +61,6 @@ def find(
         _quantized(config, tensors)
         or _other_task(config)
         or _other_kind(config, prefixes)
-        or _extra_inputs(config, tensors)
-        or _experts(config, tensors)
         or _no_blocks(config, prefixes, numbers)
         or _dtypes(weights)
     )
@@ -105,11 +97,11 @@ def _other_kind(config: Mapping[str, Any], prefixes: list[str]) -> str:
     places = {part for prefix in prefixes for part in prefix.split(".")}
     if any(part.get("is_encoder_decoder") is True for part in _parts(config)) or {"encoder", "decoder"} <= places:
         return "The model is an encoder-decoder; this version quantizes decoder-only models."
-    if any(part.startswith("altup") for prefix in prefixes for part in prefix.split(".")):
-        return "The model uses AltUp (several hidden states per token), which this version does not support."
     kind = text_config(config).get("model_type")
     if isinstance(kind, str) and kind in _NOT_BY_BLOCKS:
         return _NOT_BY_BLOCKS[kind]
+    # AltUp of Gemma 3n projects the embeddings to several residual streams.
+    prefixes = [prefix for prefix in prefixes if not prefix.rpartition(".")[2].startswith("altup_")]
     if len(prefixes) > 1:
         tower = next((prefix for prefix in prefixes if set(re.split(r"[._]", prefix)) & _TOWERS), "")
         if tower:
@@ -118,29 +110,6 @@ def _other_kind(config: Mapping[str, Any], prefixes: list[str]) -> str:
             f"The model has a second stack of layers, {prefixes[1]}, besides {prefixes[0]}; this version quantizes "
             "models with a single stack."
         )
-    return ""
-
-
-def _extra_inputs(config: Mapping[str, Any], tensors: Mapping[str, TensorInfo]) -> str:
-    """Detect blocks with inputs other than the hidden states, as in the small models of Gemma 4."""
-    if any("per_layer_model_projection" in name for name in tensors):
-        reason = "each block has its own token embedding (per-layer inputs)"
-    elif any(_count(part, ("num_kv_shared_layers",)) > 0 for part in _parts(config)):
-        reason = "some blocks use the keys and values of earlier blocks (num_kv_shared_layers)"
-    else:
-        return ""
-    return f"The model cannot be quantized block by block: {reason}."
-
-
-def _experts(config: Mapping[str, Any], tensors: Mapping[str, TensorInfo]) -> str:
-    """Detect mixtures of experts by their tensors; configs of dense models (Doge, Nemotron-H) name experts as well."""
-    counts = {part.get(key) for part in _parts(config) for key in _EXPERT_KEYS} - {None, 0, 1}
-    for name, info in tensors.items():
-        places = set(re.split(r"[._]", name))
-        named = "experts" in places or (bool(counts) and bool(places & _ROUTERS))
-        # Fused experts: [experts, out, in]
-        if named or (len(info.shape) == 3 and info.shape[0] in counts and min(info.shape) > 1):
-            return "The model is a mixture of experts, which this version does not quantize."
     return ""
 
 

@@ -1,8 +1,9 @@
 """The layer tree of a model, built from its config and its tensor table.
 
 Decoder blocks are found by structure, not from a list of models: they are the numbered stack `prefix.N.` whose
-matrices have the most parameters. A linear layer is a 2-D `.weight` in it. A model that cannot be quantized gets the
-reason in `refusal`; its layers are listed nevertheless. Does not import torch.
+matrices have the most parameters. A linear layer is a 2-D `.weight` in it, or the matrix of one expert in a tensor that
+holds all experts (`core.model.fused_experts`). A model that cannot be quantized gets the reason in `refusal`; its
+layers are listed nevertheless. Does not import torch.
 """
 
 from __future__ import annotations
@@ -13,14 +14,16 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from core.bitsmap import BitsMap
+from core.bitsmap import Assignment, BitsMap
 from core.errors import BadInput
-from core.model import corrections, refusals
+from core.model import corrections, kept_layers, refusals
 from core.model.ends import find_ends, is_number
-from core.model.headers import TensorInfo, equal_bytes, read_folder
+from core.model.fused_experts import ExpertLinear, bias_name, expert_linears, layout_of, single_kind
+from core.model.headers import DTYPE_BITS, TensorInfo, equal_bytes, read_folder
 from core.model.plans import LayerPlan as LayerPlan
 from core.model.plans import Plans, make_case, own_copy
 from core.model.tensor_part import TensorPart
+from core.schemes import UNTOUCHED, LayerScheme
 
 _WEIGHT = ".weight"
 _MAX_BLOCKS = 4096
@@ -32,13 +35,16 @@ class Linear:
     """One linear layer.
 
     Attributes:
-        name: as in the checkpoint, without `.weight`.
+        name: as in the checkpoint, without `.weight`. Experts have the names `PREFIX.N.mlp.experts.E.gate_proj`,
+            `up_proj` and `down_proj`, also if the checkpoint stores them under other names or in one tensor.
         block: number of its decoder block; -1 for the lm_head.
         kind: its name inside the block, such as `self_attn.q_proj`.
         in_features, out_features: of the layer, independent of the storage order of the weight.
         dtype: safetensors dtype code of the weight.
         transposed: whether the weight is stored as [in, out] (GPT-2's Conv1D) instead of [out, in].
         has_bias: whether the checkpoint has a bias for the layer.
+        part: slice of a tensor that is the weight; None if the tensor `name.weight` is the weight.
+        kept: reason why the layer stays in 16 bits unless a bits map lists its name; "" for other layers.
     """
 
     name: str
@@ -50,6 +56,7 @@ class Linear:
     transposed: bool
     has_bias: bool
     part: TensorPart | None = None
+    kept: str = ""
 
 
 @dataclass(frozen=True)
@@ -120,13 +127,49 @@ class ModelTree:
         """All linear layers that a bits map can name: `linears` and a tied head."""
         return self.linears if self.tied_head is None else (*self.linears, self.tied_head)
 
+    @cached_property
+    def kept(self) -> dict[int, Assignment]:
+        """Position in `linears` of each layer to which the default and the rules of a bits map do not apply.
+
+        The assignment contains the reason.
+        """
+        known: dict[str, Assignment] = {}
+        return {
+            place: known.setdefault(linear.kept, Assignment(LayerScheme(bits=UNTOUCHED), linear.kept))
+            for place, linear in enumerate(self.linears)
+            if linear.kept
+        }
+
+    @cached_property
+    def only_by_name(self) -> frozenset[str]:
+        """Names of the layers to which the default and the rules of a bits map do not apply: kept ones and the head."""
+        return frozenset(linear.name for linear in self.nameable if linear.kept or linear.block < 0)
+
     def weight_of(self, linear: Linear) -> str:
-        """Return the name of the weight tensor of a linear layer: that of the embedding for a tied head."""
+        """Return the name of the tensor with the weight of a linear layer: that of the embedding for a tied head.
+
+        For an expert it can be a tensor with the weights of all experts of the block.
+        """
+        if linear.part is not None:
+            return linear.part.tensor
         tied = self.tied_head is not None and linear.name == self.tied_head.name
         return f"{self.embedding if tied else linear.name}{_WEIGHT}"
 
+    def bias_of(self, linear: Linear) -> str:
+        """Return the name of the tensor with the bias of a linear layer; "" if it has none.
+
+        For an expert it can be a tensor [experts, out_features] with the biases of all experts of the block.
+        """
+        if not linear.has_bias:
+            return ""
+        if linear.part is None:
+            return f"{linear.name}.bias"
+        return bias_name(linear.part.tensor, fused=linear.part.expert is not None)
+
     def stored_bytes(self, linear: Linear) -> int:
         """Return the bytes of the weight of a linear layer in the checkpoint; 0 for a tied head."""
+        if linear.part is not None:
+            return linear.in_features * linear.out_features * DTYPE_BITS[linear.dtype] // 8
         table = self.tensors.get(f"{linear.name}{_WEIGHT}")
         return table.nbytes if table is not None else 0
 
@@ -154,6 +197,7 @@ class ModelTree:
     def prepared(self) -> ModelTree:
         """Compute all cached properties and return this tree; for use in a background thread."""
         _ = self.parameters, self.block_linears, self.weights, self.nbytes, self.block_weights, self._by_block
+        _ = self.kept, self.only_by_name
         return self
 
     @cached_property
@@ -195,7 +239,7 @@ def build_tree(config: dict[str, Any], tensors: Mapping[str, TensorInfo]) -> Mod
     tied = head is None
     config = corrections.corrected(config, tensors, tied if main and embedding else None)
     transposed, odd = _orientation(main, tensors) if main else (False, "")
-    linears = _linears(main, tensors, transposed) if main else []
+    linears, odd_experts = _linears(main, tensors, transposed, text, config) if main else ([], "")
     if head is not None:
         linears.append(_linear(head, -1, head.name.removesuffix(_WEIGHT), tensors, transposed=False))
     return ModelTree(
@@ -218,6 +262,7 @@ def build_tree(config: dict[str, Any], tensors: Mapping[str, TensorInfo]) -> Mod
             weights=[linear.dtype for linear in linears],
         )
         or odd
+        or odd_experts
         or _no_embedding(embedding, head, outside)
         or _too_many(main),
         left_out=tuple(sorted(adapters)),
@@ -276,16 +321,26 @@ def resolve_schemes(tree: ModelTree, bits_map: BitsMap, *, nameable: bool = Fals
     tied = tree.tied_head
     if tied is not None and not nameable and tied.name not in bits_map.by_hand:
         tied = None
-    # Rules do not apply to the head, so a rule that matches only the head has no effect and is an error.
+    # Rules do not apply to the head and kept layers, so a rule that matches only these has no effect and is an error.
     heads = [linear.name for linear in (*tree.of_block(-1), *([tied] if tied else []))]
-    missing = bits_map.unmatched([*tree.block_linears, *(name for name in heads if name in bits_map.by_hand)])
+    by_hand, only_by_name = bits_map.by_hand, tree.only_by_name
+    missing = bits_map.unmatched(
+        [
+            *(name for name in tree.block_linears if name not in only_by_name or name in by_hand),
+            *(name for name in heads if name in by_hand),
+        ]
+    )
     if missing:
         example = next(iter(tree.block_linears), "model.layers.0.mlp.down_proj")
         raise BadInput(
             f"The bits map has patterns or names that no layer matches: {_listing(missing)}.",
-            f"An example of a name is {example}. The head is quantized only if it is listed by name under layers.",
+            f"An example of a name is {example}. The head, routers and other layers that stay in 16 bits are quantized "
+            "only if they are listed by name under layers.",
         )
     assigned = bits_map.resolve_all(tree.block_linears)
+    for place, assignment in tree.kept.items():
+        if tree.linears[place].name not in by_hand:
+            assigned[place] = assignment
     assigned += [bits_map.resolve(name, exact_only=True) for name in heads]
     linears, weights = tree.linears, tree.weights
     if tied is not None:
@@ -351,8 +406,13 @@ def _is_buffer(name: str, shape: tuple[int, ...]) -> bool:
 def _matrices(stack: _Stack) -> Iterable[tuple[int, TensorInfo]]:
     for block in sorted(stack.members):
         for info in stack.members[block]:
-            if len(info.shape) == 2 and info.name.endswith(_WEIGHT):
+            if _is_matrix(info):
                 yield block, info
+
+
+def _is_matrix(info: TensorInfo) -> bool:
+    """Return whether a tensor of a block is the weight of a linear layer, not of an embedding (Doge's experts)."""
+    return len(info.shape) == 2 and info.name.endswith(_WEIGHT) and not info.name.endswith("embed.weight")
 
 
 def _orientation(stack: _Stack, tensors: Mapping[str, TensorInfo]) -> tuple[bool, str]:
@@ -371,17 +431,53 @@ def _orientation(stack: _Stack, tensors: Mapping[str, TensorInfo]) -> tuple[bool
     return transposed > plain, odd
 
 
-def _linears(stack: _Stack, tensors: Mapping[str, TensorInfo], transposed: bool) -> list[Linear]:
+def _linears(
+    stack: _Stack,
+    tensors: Mapping[str, TensorInfo],
+    transposed: bool,
+    text: Mapping[str, Any],
+    config: Mapping[str, Any],
+) -> tuple[list[Linear], str]:
+    """Return the linear layers of the blocks, and an error message or ""."""
+    model_type = str(text.get("model_type") or config.get("model_type") or "")
+    blocks = sorted(stack.members)
+    layout, odd = layout_of(model_type, text, (info for block in blocks for info in stack.members[block]))
+    heads = text.get("num_attention_heads")
     found = []
-    for block, info in _matrices(stack):
-        kind = info.name.removesuffix(_WEIGHT).removeprefix(f"{stack.prefix}.").partition(".")[2]
-        found.append(_linear(info, block, kind, tensors, transposed))
+    for block in blocks:
+        start = f"{stack.prefix}.{block}."
+        members = stack.members[block]
+        experts = expert_linears(members, start, layout, tensors)
+        layers = []
+        for info in members:
+            layers += [_expert(item, start, block) for item in experts.get(info.name, ())]
+            if _is_matrix(info):
+                kind = info.name.removesuffix(_WEIGHT).removeprefix(start)
+                layers.append(_linear(info, block, kind, tensors, transposed))
+        found += _with_reasons(layers, heads if type(heads) is int else 0)
+    return found, odd
+
+
+def _with_reasons(layers: list[Linear], heads: int) -> list[Linear]:
+    """Return the layers of a block with the reason of each that stays in 16 bits by default."""
+    kinds = {linear.kind for linear in layers}
+    mixtures = {kind.partition(".experts.")[0] for kind in kinds if ".experts." in kind}
+    unused = kept_layers.unused_experts(kinds) if mixtures else {}
+    found = []
+    for linear in layers:
+        why = unused.get(linear.kind) or kept_layers.reason(linear.kind, linear.out_features, mixtures, heads)
+        found.append(replace(linear, kept=why) if why else linear)
     return found
 
 
 def _linear(info: TensorInfo, block: int, kind: str, tensors: Mapping[str, TensorInfo], transposed: bool) -> Linear:
-    name = info.name.removesuffix(_WEIGHT)
     rows, columns = info.shape
+    renamed, part = single_kind(kind), None
+    name = info.name.removesuffix(_WEIGHT)
+    has_bias = f"{name}.bias" in tensors
+    if renamed != kind:
+        part = TensorPart(info.name, None, (0, columns if transposed else rows, 1), transposed)
+        name, kind = name.removesuffix(kind) + renamed, renamed
     return Linear(
         name=name,
         block=block,
@@ -390,7 +486,22 @@ def _linear(info: TensorInfo, block: int, kind: str, tensors: Mapping[str, Tenso
         out_features=columns if transposed else rows,
         dtype=info.dtype,
         transposed=transposed,
-        has_bias=f"{name}.bias" in tensors,
+        has_bias=has_bias,
+        part=part,
+    )
+
+
+def _expert(item: ExpertLinear, start: str, block: int) -> Linear:
+    return Linear(
+        name=start + item.kind,
+        block=block,
+        kind=item.kind,
+        in_features=item.in_features,
+        out_features=item.out_features,
+        dtype=item.dtype,
+        transposed=item.part.transposed,
+        has_bias=item.has_bias,
+        part=item.part,
     )
 
 

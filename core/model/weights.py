@@ -16,6 +16,8 @@ from torch import Tensor
 
 from core.errors import CorruptFile, ModelNotFound
 from core.model.headers import TensorInfo, read_folder
+from core.model.tensor_part import TensorPart
+from core.model.tree import Linear, ModelTree
 from core.model.writer import TORCH_DTYPES
 
 _CHUNK = 1 << 23
@@ -68,7 +70,10 @@ class TensorStore:
         return buffer.view(self.dtype(name)).reshape(info.shape)
 
     def rows(self, name: str, index: Tensor) -> Tensor:
-        """Return the rows `index` (int64 [n]) of a 2-D tensor, shape [n, columns], reading no other rows."""
+        """Return the entries `index` (int64 [n]) of the first dimension of a tensor, shape [n, ...], reading no others.
+
+        These are rows of a matrix, or the matrices of single experts.
+        """
         info = self.info(name)
         width = info.nbytes // info.shape[0]
         with self._reading(info):
@@ -119,3 +124,39 @@ class TensorStore:
         if code not in TORCH_DTYPES:
             raise CorruptFile(f"The tensor {name} has the unknown type {code}.", "Use a checkpoint in 16 or 32 bits.")
         return TORCH_DTYPES[code]
+
+
+def read_linear(store: TensorStore, tree: ModelTree, linear: Linear) -> Tensor:
+    """Return the weight of a linear layer, contiguous [out_features, in_features] in its stored dtype.
+
+    For an expert in a tensor with all experts, only the bytes of that expert are read.
+
+    Raises:
+        CorruptFile, ModelNotFound: as `TensorStore.get`.
+    """
+    part = linear.part or TensorPart(tree.weight_of(linear), None, (0, linear.out_features, 1), linear.transposed)
+    start, stop, step = part.rows
+    if part.expert is None:
+        weight = store.get(part.tensor)
+    elif len(store.info(part.tensor).shape) == 3:
+        weight = store.rows(part.tensor, torch.tensor([part.expert]))[0]
+    else:
+        height = linear.in_features if part.transposed else linear.out_features
+        weight = store.rows(part.tensor, torch.arange(part.expert * height, (part.expert + 1) * height))
+    weight = weight.t() if part.transposed else weight
+    return weight[start:stop:step].contiguous()
+
+
+def read_bias(store: TensorStore, tree: ModelTree, linear: Linear) -> Tensor | None:
+    """Return the bias of a linear layer, [out_features] in its stored dtype; None if it has none.
+
+    Raises:
+        CorruptFile, ModelNotFound: as `TensorStore.get`.
+    """
+    name = tree.bias_of(linear)
+    if not name:
+        return None
+    if linear.part is None or linear.part.expert is None:
+        return store.get(name)
+    start, stop, step = linear.part.rows
+    return store.rows(name, torch.tensor([linear.part.expert]))[0, start:stop:step].contiguous()

@@ -61,8 +61,8 @@ def test_a_single_layer_is_named_without_a_rule() -> None:
 def test_the_same_projection_of_all_experts_is_one_rule() -> None:
     kinds = ("w1", "w2", "w3")
     tree = llama(2, shapes={f"mlp.experts.{n}.{kind}": (64, 64) for n in range(4) for kind in kinds})
-    found = short_map_of([int(name.endswith("w2")) for name in tree.block_linears], tree)
-    assert [rule.match for rule in found.rules] == ["*.mlp.experts.*.w2"]
+    found = short_map_of([int(name.endswith("down_proj")) for name in tree.block_linears], tree)
+    assert [rule.match for rule in found.rules] == ["*.mlp.experts.*.down_proj"]
 
 
 def test_layers_that_cannot_be_quantized_are_not_in_the_map() -> None:

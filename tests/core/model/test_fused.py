@@ -52,7 +52,7 @@ def test_names_of_two_habits_or_of_two_parents_are_not_fused() -> None:
 
 
 def test_experts_of_a_block_are_fused_kind_by_kind() -> None:
-    assert lasts(EXPERTS, FusedModules(fuse_gate_up=False)) == [{"w1"}, {"w2"}, {"w3"}]
+    assert lasts(EXPERTS, FusedModules(fuse_gate_up=False)) == [{"gate_proj"}, {"down_proj"}, {"up_proj"}]
     assert [group.reason for group in groups(EXPERTS, FusedModules(fuse_gate_up=False))] == [
         "the experts of a block are one tensor in most engines"
     ] * 3

@@ -35,11 +35,10 @@ _SMALL: dict[str, Any] = {
 }
 
 
-def proof_of(folder: Path, batched: bool = True, refusal: str = "") -> SourceProof:
-    """Return the proof of a model; `refusal` is a part of the reason that its tree gives against quantizing it."""
+def proof_of(folder: Path, batched: bool = True) -> SourceProof:
+    """Return the proof of a model."""
     tree = build_tree(read_json(folder / "config.json"), read_folder(folder))
-    assert refusal in tree.refusal
-    assert refusal or not tree.refusal
+    assert not tree.refusal
     store = FingerprintedStore(TensorStore(folder, tree.tensors))
     skeleton = build_skeleton(tree, store)
     skeleton.check()
@@ -122,7 +121,7 @@ def test_an_argument_made_from_the_text_is_named(tmp_path: Path) -> None:
     )  # fmt: skip
     folder = random_model(tmp_path, config)
     with pytest.raises(UnsupportedModel, match=r"block 0 .*run separately.*per_layer_input depends"):
-        prove(proof_of(folder, refusal="each block has its own"))
+        prove(proof_of(folder))
 
 
 def test_keys_of_an_earlier_block_are_refused(tmp_path: Path) -> None:
@@ -132,7 +131,7 @@ def test_keys_of_an_earlier_block_are_refused(tmp_path: Path) -> None:
         vocab_size_per_layer_input=96, hidden_size_per_layer_input=0, num_kv_shared_layers=2,
     )  # fmt: skip
     with pytest.raises(UnsupportedModel, match="Gemma4ForCausalLM"):
-        prove(proof_of(random_model(tmp_path, config), refusal="some blocks use"))
+        prove(proof_of(random_model(tmp_path, config)))
 
 
 def test_a_model_that_looks_ahead_is_refused(tmp_path: Path) -> None:

@@ -1,0 +1,76 @@
+"""Linear layers that stay in 16 bits unless a bits map names them, and the reason of each.
+
+They decide about the route of a token or the decay of a recurrent state, where small errors grow, hold few weights, or
+are no modules that the readers of quantized models replace. Does not import torch.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection
+from typing import Final
+
+_ROUTER: Final = "routers stay in 16 bits, unless named"
+_LAST: Final[dict[str, str]] = {
+    **dict.fromkeys(("router_gate", "modality_router"), _ROUTER),
+    "shared_expert_gate": "gates of shared experts stay in 16 bits, unless named",
+    **dict.fromkeys(
+        (
+            "in_proj_a", "in_proj_b", "in_proj_ba", "a_proj", "b_proj", "f_proj", "f_a_proj", "f_b_proj",
+            "igate_preact", "fgate_preact",
+        ),
+        "gates of a recurrent state stay in 16 bits, unless named",
+    ),
+    **dict.fromkeys(("x_proj", "dt_proj"), "step sizes of a state space stay in 16 bits, unless named"),
+    **dict.fromkeys(("wo_a", "o_a_proj"), "products in groups stay in 16 bits, unless named"),
+}  # fmt: skip
+"""Last part of the name -> reason: the gates of Gated DeltaNet, Kimi Linear and xLSTM, the step sizes of Mamba, and the
+product in groups of DeepSeek V4."""
+_INSIDE: Final[dict[str, str]] = {
+    "router": _ROUTER,
+    "indexer": "the index of sparse attention stays in 16 bits, unless named",
+    "compressor": "the compression of keys and values stays in 16 bits, unless named",
+    "altup": "mixes of residual streams stay in 16 bits, unless named",
+    "attn_hyper_connection": "mixes of residual streams stay in 16 bits, unless named",
+    "mlp_hyper_connection": "mixes of residual streams stay in 16 bits, unless named",
+}
+"""Any part of the name -> reason."""
+_HEAD_GATE: Final = "gates of attention heads stay in 16 bits, unless named"
+_NORM: Final = "parts of a norm stay in 16 bits, unless named"
+_UNUSED: Final = "the checkpoint has no down_proj for this expert"
+
+
+def reason(kind: str, out_features: int, mixtures: Collection[str], heads: int) -> str:
+    """Return the reason why a layer stays in 16 bits; "" if it is quantized as the bits map specifies.
+
+    Args:
+        kind: name of the layer inside its block.
+        out_features: of the layer.
+        mixtures: names of the modules of the block that contain experts, such as `mlp`.
+        heads: number of attention heads; 0 if unknown.
+    """
+    parts = kind.split(".")
+    if parts[-1] in _LAST:
+        return _LAST[parts[-1]]
+    for place, part in enumerate(parts):
+        if part in _INSIDE:
+            return _INSIDE[part]
+        if part == "gate" and ".".join(parts[:place]) in mixtures:
+            return _ROUTER
+        if part.endswith("norm"):
+            return _NORM
+    return _HEAD_GATE if parts[-1] == "g_proj" and out_features == heads else ""
+
+
+_SINGLE_EXPERT: Final = re.compile(r"(.+\.experts\.\d+\.)(?:gate|up)_proj")
+
+
+def unused_experts(kinds: Collection[str]) -> dict[str, str]:
+    """Return the reason for the gate and up projections of experts without a down projection, by kind.
+
+    LongCat's identity experts have weights that no token uses.
+    """
+    if not any(kind.endswith(".down_proj") and ".experts." in kind for kind in kinds):
+        return {}
+    found = ((kind, match[1]) for kind in kinds if (match := _SINGLE_EXPERT.fullmatch(kind)))
+    return {kind: _UNUSED for kind, stem in found if f"{stem}down_proj" not in kinds}
