@@ -91,7 +91,7 @@ class Skeleton:
             )
         source = self.sources[target]
         if source.converter is None:
-            return [whole(target, linear)]
+            return [whole(target, linear, len(self.store.info(tensor).shape))]
         try:
             if target not in self._numbered:
                 shapes = {name: self.store.info(name).shape for name in source.names}

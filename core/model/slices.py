@@ -28,6 +28,8 @@ class ParameterSlice:
     Attributes:
         parameter: name in the model.
         expert: index in the first dimension of a parameter with three dimensions; None if it has two.
+        height: rows of the matrix of one expert if the parameter has two dimensions and holds all experts below each
+            other (DBRX), else 0.
         rows: rows of the parameter's matrix, in the order of `of`.
         of: the same rows in the linear layer.
         transposed: whether the matrix of the parameter is [in, out] instead of [out, in].
@@ -38,9 +40,12 @@ class ParameterSlice:
     rows: Rows
     of: Rows
     transposed: bool
+    height: int = 0
 
     def view(self, parameter: Tensor) -> Tensor:
         """Return the rows [n, in] of a parameter or its gradient: a view, or a copy if `rows` are indices."""
+        if self.height:
+            parameter = parameter.view(-1, self.height, parameter.shape[1])
         matrix = parameter if self.expert is None else parameter[self.expert]
         return (matrix.T if self.transposed else matrix)[self.rows]
 
@@ -121,12 +126,15 @@ def as_rows(numbers: Tensor) -> Rows:
     return numbers
 
 
-def whole(parameter: str, linear: Linear) -> ParameterSlice:
-    """Return the place of a linear layer whose tensor is a parameter, without a conversion."""
+def whole(parameter: str, linear: Linear, dimensions: int) -> ParameterSlice:
+    """Return the place of a linear layer whose tensor is a parameter with so many dimensions, without a conversion."""
     part = linear.part
     if part is None:
         return ParameterSlice(parameter, None, slice(None), slice(None), linear.transposed)
-    return ParameterSlice(parameter, part.expert, slice(*part.rows), slice(None), part.transposed)
+    stacked = part.expert is not None and dimensions == 2
+    height = linear.in_features if part.transposed else linear.out_features
+    rows = slice(*part.rows)
+    return ParameterSlice(parameter, part.expert, rows, slice(None), part.transposed, height if stacked else 0)
 
 
 def assemble(slices: Sequence[ParameterSlice], parameters: Mapping[str, Tensor], out_features: int) -> Tensor:

@@ -11,7 +11,7 @@ from typing import Any, Final
 import pytest
 import torch
 from torch import Tensor, nn
-from transformers import AutoModelForCausalLM, DbrxConfig
+from transformers import AutoModelForCausalLM
 from transformers.conversion_mapping import get_model_conversion_mapping
 from transformers.pytorch_utils import Conv1D
 
@@ -38,11 +38,6 @@ HYBRIDS: Final = (
     "zamba2",
 )
 """Models with other tensors in their blocks that are no linear layers, or that stay in 16 bits."""
-_DBRX: Final[dict[str, Any]] = {
-    "d_model": 64, "n_heads": 4, "n_layers": 2, "vocab_size": 320, "max_seq_len": 64,
-    "ffn_config": {"ffn_hidden_size": 32, "moe_num_experts": 4, "moe_top_k": 2, "hidden_size": 64},
-    "attn_config": {"kv_n_heads": 2, "clip_qkv": 8, "rope_theta": 10000.0},
-}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -53,16 +48,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 def folder_of(folders: dict[str, Path], name: str) -> Path:
     if name not in folders:
         folder = folders[name] = folders[""] / name.replace(" ", "_")
-        if name == "dbrx":
-            torch.manual_seed(1)
-            config: Any = DbrxConfig
-            model = AutoModelForCausalLM.from_config(config(**_DBRX), dtype=torch.float32)
-            with torch.no_grad():
-                for parameter in model.parameters():
-                    parameter.normal_(0, 0.1)
-            model.to(torch.bfloat16).save_pretrained(folder)
-        else:
-            make_model(name, folder)
+        make_model(name, folder)
     return folders[name]
 
 
@@ -95,7 +81,9 @@ def expert_matrices(module: Any, path: str) -> Iterator[tuple[int, str, Tensor, 
                 yield expert, projection, matrix[rows], None if bias is None else bias[rows]
     if type(module).__name__ == "DbrxExpertGLU":
         for name, projection in (("w1", "gate_proj"), ("v1", "up_proj"), ("w2", "down_proj")):
-            for expert, matrix in enumerate(values[name].view(4, 32, 64)):
+            for expert, matrix in enumerate(
+                values[name].view(module.moe_num_experts, module.ffn_hidden_size, module.hidden_size)
+            ):
                 yield expert, projection, matrix.T if name == "w2" else matrix, None
     if type(module).__name__ == "JetMoeParallelExperts":
         last = path.rpartition(".")[2]
