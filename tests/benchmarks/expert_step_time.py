@@ -121,7 +121,7 @@ def save_model(folder: Path, shape: Shape) -> Path:
     heads = shape.hidden_size // HEAD_DIM
     config = Qwen3MoeConfig(
         architectures=["Qwen3MoeForCausalLM"], dtype="bfloat16", vocab_size=VOCABULARY, hidden_size=shape.hidden_size,
-        num_hidden_layers=shape.blocks, num_attention_heads=heads, num_key_value_heads=heads, head_dim=HEAD_DIM,
+        num_hidden_layers=shape.blocks, num_attention_heads=heads, num_key_value_heads=heads,
         moe_intermediate_size=shape.expert_size, num_experts=shape.experts, num_experts_per_tok=TOP_K,
         norm_topk_prob=True, max_position_embeddings=2048, eos_token_id=0,
     )  # fmt: skip
@@ -149,10 +149,10 @@ def quantize(work: Path, shape: Shape, label: str, iterations: int, samples: int
     if figures.code:
         raise SystemExit(f"{shape.name}: exit code {figures.code}\n" + "\n".join(lines[-5:]))
     events = [json.loads(line) for line in lines if line.startswith("{")]
-    losses = [event for event in events if event["type"] == "Loss"]
+    losses = [event for event in events if event["event"] == "Loss"]
     steps = [after["time"] - before["time"] for before, after in pairwise(losses) if before["block"] == after["block"]]
     # The sampled peak includes the process of the command line, but it can miss a short peak of the worker.
-    peaks = [event["peak"] for event in events if event["type"] == "Memory"]
+    peaks = [event["peak"] for event in events if event["event"] == "Memory"]
     return RunFigures(steps, max(figures.peak, *peaks))
 
 

@@ -1,11 +1,11 @@
 """Training of two small models on the bundled calibration text: a mixture of experts and a hybrid.
 
-Run manually; about six minutes for each model on an otherwise idle machine with two cores:
+Run manually; about five minutes for each model on an otherwise idle machine with two cores:
 
     python3 packaging/bootstrap.py exec --extra test env PYTHONPATH=. python tests/benchmarks/small_models.py WORK
 
 Writes WORK/mixture (Qwen3-MoE, 28 M weights, 16 experts of which 4 process a token) and WORK/hybrid (Qwen 3.5 text,
-8 M weights, three blocks with Gated DeltaNet for each block with full attention) and prints the perplexity on the
+9 M weights, three blocks with Gated DeltaNet for each block with full attention) and prints the perplexity on the
 bundled evaluation text. The experts of a trained mixture differ, and the router uses them unequally: comparisons of
 quantization errors need this, and random weights do not have it.
 """
@@ -39,7 +39,7 @@ def mixture_config() -> Any:
 
     return Qwen3MoeConfig(
         vocab_size=VOCABULARY, hidden_size=256, num_hidden_layers=4, num_attention_heads=4, num_key_value_heads=2,
-        head_dim=64, intermediate_size=512, moe_intermediate_size=512, num_experts=16, num_experts_per_tok=4,
+        intermediate_size=512, moe_intermediate_size=512, num_experts=16, num_experts_per_tok=4,
         norm_topk_prob=True, router_aux_loss_coef=0.01, max_position_embeddings=2048, eos_token_id=0,
     )  # fmt: skip
 
