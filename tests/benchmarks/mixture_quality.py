@@ -19,6 +19,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -54,7 +55,11 @@ def write_samples(model: Path, path: Path) -> None:
 
 
 def command(program: str, method: str, model: Path, samples: Path, scheme: str, output: Path) -> list[str]:
-    """Return the command line of a run; the options of both programs mean the same."""
+    """Return the command line of a run; the options of both programs mean the same.
+
+    Without --disable_model_free, auto-round rounds the tensors of the checkpoint without the model, also those that its
+    reader does not read as quantized: `in_proj_a` and `in_proj_b` of Gated DeltaNet.
+    """
     bits, group_size = SCHEMES[scheme]
     iterations = ITERATIONS if method == "tuned" else 0
     if program == "bitwright":
@@ -70,7 +75,7 @@ def command(program: str, method: str, model: Path, samples: Path, scheme: str, 
         str(BIN / "auto-round"), "--model", str(model), "--bits", str(bits), "--group_size", str(group_size),
         "--iters", str(iterations), "--lr", str(1 / ITERATIONS), "--nsamples", str(SAMPLES), "--seqlen", str(SEQLEN),
         "--batch_size", str(BATCH), "--dataset", str(samples), "--device", "cpu", "--disable_torch_compile",
-        "--format", "auto_round", "--output_dir", str(output), *search,
+        "--disable_model_free", "--format", "auto_round", "--output_dir", str(output), *search,
     ]  # fmt: skip
 
 
@@ -78,10 +83,18 @@ def load_dequantized(folder: Path) -> Any:
     """Load a checkpoint with transformers and auto-round, with each quantized layer as a float32 `nn.Linear`.
 
     The weight of a quantized layer is its output for the identity matrix, so all readers of auto-round are supported.
+
+    Raises:
+        SystemExit: a parameter of the model is not in the checkpoint, or a tensor is not in the model.
     """
     from transformers import AutoModelForCausalLM
 
-    model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, device_map="cpu")
+    read: Any = AutoModelForCausalLM.from_pretrained  # its annotation has no loading information
+    options = {"dtype": torch.float32, "device_map": "cpu", "output_loading_info": True}
+    model, loaded = read(folder, **options)
+    for problem in ("missing_keys", "unexpected_keys", "mismatched_keys"):
+        if loaded[problem]:
+            raise SystemExit(f"{problem}: {sorted(loaded[problem])}")
     for name, module in list(model.named_modules()):
         if not hasattr(module, "qweight"):
             continue
@@ -105,13 +118,16 @@ def save_losses(folder: Path, path: Path) -> None:
     save_file({"losses": evaluate.token_losses(load_dequantized(folder), windows)}, path)
 
 
-def losses_of(folder: Path, path: Path) -> Tensor:
-    """Return the token losses of a checkpoint, measured in a child process: auto-round replaces classes on import."""
+def losses_of(folder: Path, path: Path) -> Tensor | None:
+    """Return the token losses of a checkpoint, or None if it cannot be read.
+
+    They are measured in a child process, because auto-round replaces classes of transformers.
+    """
     environment = {**os.environ, "HF_HUB_OFFLINE": "1"}
     child = [sys.executable, __file__, str(folder), str(path), "--losses"]
-    with path.with_suffix(".log").open("wb") as log:
-        subprocess.run(child, env=environment, stdout=log, stderr=subprocess.STDOUT, check=True)
-    return load_file(path)["losses"]
+    with path.with_suffix(".read.log").open("wb") as log:
+        done = subprocess.run(child, env=environment, stdout=log, stderr=subprocess.STDOUT, check=False)
+    return None if done.returncode else load_file(path)["losses"]
 
 
 def main() -> None:
@@ -130,6 +146,8 @@ def main() -> None:
     samples = options.work / "samples.jsonl"
     write_samples(options.model, samples)
     original = losses_of(options.model, options.work / "original.safetensors")
+    if original is None:
+        raise SystemExit(f"{options.model} cannot be evaluated; see {options.work / 'original.read.log'}.")
     print(json.dumps({"model": str(options.model), "perplexity": round(float(original.mean().exp()), 3)}), flush=True)
     increases: dict[tuple[str, str, str], float] = {}
     for scheme in options.schemes:
@@ -142,9 +160,13 @@ def main() -> None:
                     figures = measured(run, options.work / f"{name}.log")
                     row |= {"exit": figures.code, "seconds": round(figures.seconds, 1)}
                     if figures.code:
+                        shutil.rmtree(output, ignore_errors=True)
                         print(json.dumps(row), flush=True)
                         continue
                 found = losses_of(checkpoint_in(output), options.work / f"{name}.safetensors")
+                if found is None:
+                    print(json.dumps({**row, "error": "cannot be read"}), flush=True)
+                    continue
                 increase, error = evaluate.loss_increase(original, found)
                 increases[scheme, method, program] = increase
                 row |= {"perplexity": round(float(found.mean().exp()), 3)}
