@@ -2,7 +2,7 @@
 
 Precedence: a layer set by hand (`layers`) overrides all rules; of several matching rules the last one applies; missing
 keys are inherited from `default`. A glob must match the whole name, and `*` also matches dots; `/.../` is a regular
-expression search. Embeddings and lm_head are changed by exact name only. Shapes are not checked here;
+expression search. Embeddings, lm_head and routers are changed by exact name only. Shapes are not checked here;
 `LayerScheme.fit` adapts a scheme to the shape of a layer.
 """
 
@@ -150,7 +150,7 @@ class BitsMap:
         return _known_winners(self.rules)
 
     def resolve(self, name: str, *, exact_only: bool = False) -> Assignment:
-        """Return the scheme of a layer; with `exact_only` (embeddings and lm_head) rules and default do not apply."""
+        """Return the scheme of a layer; with `exact_only` (lm_head, routers) rules and default do not apply."""
         return self._assignment(self.by_hand.get(name) or (_STAYS if exact_only else self.winner(name)))
 
     def resolve_all(self, names: Sequence[str]) -> list[Assignment]:
@@ -190,10 +190,10 @@ class BitsMap:
         rule = self.rules[reason - 1]
         return Assignment(rule.apply(self.default), f"rule {reason}  {rule.match}")
 
-    def unmatched(self, names: Iterable[str]) -> list[str]:
-        """Return the patterns and layer names of this map that match no layer in `names`."""
+    def unmatched(self, names: Iterable[str], exact_only: Iterable[str] = ()) -> list[str]:
+        """Return the patterns that match no layer in `names`, and the layer names that are not in either argument."""
         names = list(names)
-        known = set(names)
+        known = {*names, *exact_only}
         won = set(map(self.winner, names)) if self.rules else set()
         missing = [
             rule.match
@@ -228,7 +228,7 @@ def with_layers(
     A layer whose scheme then equals that of the rules and the default is not listed, so that it follows them.
 
     Args:
-        exact_only: those of `names` to which rules do not apply (embeddings and lm_head).
+        exact_only: those of `names` to which rules do not apply (lm_head, routers).
 
     Raises:
         BadInput: a value is invalid.

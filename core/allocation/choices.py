@@ -62,7 +62,8 @@ class Problem:
         loss_increase: [unit, choice]; infinite for a choice that is not allowed.
         fixed: Bytes of the output outside of the linear layers.
         weights: Number of weights that count for the average of bits.
-        free: Linear layers whose shape no scheme supports; they stay in 16 bits whatever they are assigned.
+        free: Linear layers that stay in 16 bits whatever they are assigned: no scheme supports their shape, or rules do
+            not apply to them.
         apart: Schemes of pinned layers that are not linear layers of the tree, for example a tied output layer.
         kept, pinned, raised: Units that are not quantized, that a pin applies to, and that a minimum applies to.
         notes: Notes for the user, each a sentence.
@@ -121,7 +122,8 @@ class _Constraints:
         pins: Keys of the layer's own pin.
         keys: Keys of the pin of its unit.
         minimum: Minimum bits; 0 for none.
-        free: Its shape is not supported by any scheme, so it stays at 16 bits.
+        free: It stays at 16 bits whatever it is assigned: its shape is not supported by any scheme, or rules do not
+            apply to it and no pin names it.
         kept: It is not quantized, because of its shape, because it was not measured, or because of a fused layer.
         unit_of: Index of its unit.
     """
@@ -195,7 +197,9 @@ def _constraints(
     rows = np.array([known.get(linear.name, -1) for linear in tree.linears], np.int64)
     minimum = _minimum(tree, request)
     fits = {shape: LayerScheme(4, 32).fit(*shape[:2])[0].quantized for shape in set(tree.weights)}
-    free = np.array([not fits[shape] for shape in tree.weights], np.bool_)
+    by_rule = np.zeros(len(tree.linears), np.bool_)
+    by_rule[[place for place in tree.kept if pins[place] is None]] = True
+    free = by_rule | np.array([not fits[shape] for shape in tree.weights], np.bool_)
     kept = free | ((rows < 0) & np.array([pin is None for pin in pins], np.bool_))
     unit_of = _units(tree, request)
     count = int(unit_of.max(initial=-1)) + 1
@@ -231,13 +235,14 @@ def _merge_units(tree: ModelTree, unit_of: Ints, count: int, keys: list[RuleKeys
 
 def _notes(tree: ModelTree, request: AllocationRequest, layers: _Constraints) -> tuple[str, ...]:
     inside = np.array([linear.block >= 0 for linear in tree.linears], np.bool_)
+    ruled_out = np.array([bool(linear.kept) for linear in tree.linears], np.bool_)
     pinned = np.array([pin is not None and pin.bits != UNTOUCHED for pin in layers.pins], np.bool_)
     counts = (
         (
             int((inside & layers.kept & ~layers.free & (layers.rows < 0)).sum()),
             "that were not measured and stay in 16 bits",
         ),
-        (int((inside & layers.free).sum()), "whose shape is not supported and that stay in 16 bits"),
+        (int((inside & layers.free & ~ruled_out).sum()), "whose shape is not supported and that stay in 16 bits"),
         (
             int((pinned & ~layers.kept & (layers.rows < 0)).sum()),
             "that are pinned but were not measured, so their loss increase is not included",
@@ -280,20 +285,23 @@ def _pins(tree: ModelTree, request: AllocationRequest) -> tuple[list[RuleKeys | 
 
     The last pin that matches wins.
     """
-    heads = {linear.name for linear in tree.of_block(-1)}
+    heads = {linear.name for linear in tree.linears if linear.block < 0 or linear.kept}
     last: dict[str, RuleKeys] = {rule.match: rule.keys for rule in request.pins}
     outside = heads | {name for name in (tree.embedding, tree.lm_head, "lm_head") if name}
     base = LayerScheme(group_size=request.group_size, sym=request.sym)
     apart = {name: keys.apply(base) for name, keys in last.items() if name in outside - heads}
     rules = tuple(rule for rule in request.pins if rule.match not in outside)
     if not rules:
-        return [last.get(linear.name) if linear.block < 0 else None for linear in tree.linears], apart
+        return [last.get(linear.name) if linear.name in heads else None for linear in tree.linears], apart
     chosen = BitsMap(rules=rules)
-    _require_matches(chosen.unmatched(tree.block_linears), "pin")
+    _require_matches(chosen.unmatched(tree.ruled_linears), "pin")
     found: list[RuleKeys | None] = []
     for linear in tree.linears:
-        number = chosen.winner(linear.name) if linear.block >= 0 else 0
-        found.append(rules[number - 1].keys if number else last.get(linear.name) if linear.block < 0 else None)
+        if linear.name in heads:
+            found.append(last.get(linear.name))
+            continue
+        number = chosen.winner(linear.name)
+        found.append(rules[number - 1].keys if number else None)
     return found, apart
 
 

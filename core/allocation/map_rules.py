@@ -6,14 +6,17 @@ Pure functions: an edit returns a new map.
 from __future__ import annotations
 
 import re
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from core.bitsmap import BitsMap, Rule
 from core.errors import BadInput
-from core.model.tree import ModelTree
+from core.model.tree import Linear, ModelTree
 from core.schemes import LayerScheme
 
 
@@ -47,8 +50,8 @@ def move(bits_map: BitsMap, position: int, to: int) -> BitsMap:
 
 
 def matches(tree: ModelTree, rule: Rule) -> tuple[str, ...]:
-    """Return the names of the layers in the blocks that a rule matches."""
-    return tuple(filter(rule.pattern.search, tree.block_linears))
+    """Return the names of the layers that a rule matches and applies to."""
+    return tuple(filter(rule.pattern.search, tree.ruled_linears))
 
 
 @dataclass(frozen=True)
@@ -68,7 +71,7 @@ class RuleEffect:
 
 def effects(tree: ModelTree, bits_map: BitsMap) -> list[RuleEffect]:
     """Return the effect of each rule of the map, in the order of the rules."""
-    names = tree.block_linears
+    names = tree.ruled_linears
     decided: dict[int, list[str]] = defaultdict(list)
     for name in names:
         if name not in bits_map.by_hand:
@@ -99,10 +102,7 @@ def compact(tree: ModelTree, bits_map: BitsMap) -> BitsMap:
 
     Names and patterns that match nothing in the tree are removed.
     """
-    names = [
-        *tree.block_linears,
-        *(one.name for one in tree.nameable if one.block < 0 and one.name in bits_map.by_hand),
-    ]
+    names = [*tree.ruled_linears, *(name for name in bits_map.by_hand if name in tree.only_by_name)]
     schemes = {name: bits_map.resolve(name).scheme for name in names}
     # a pattern that was picked early can be overridden by those that were picked after it
     shortest = _without_idle(tree, from_schemes(tree, bits_map.default, schemes))
@@ -127,100 +127,124 @@ def from_schemes(tree: ModelTree, default: LayerScheme, schemes: Mapping[str, La
 
     The map starts with rules for all layers, for layers of a kind and for whole blocks, as long as each saves more
     entries than it adds. One rule per kind and scheme follows for the remaining layers; single layers are named. Layers
-    of the blocks that are missing in `schemes` get the default; layers outside of the blocks are quantized only if they
-    are in it.
+    of the blocks that are missing in `schemes` get the default; layers to which rules do not apply (head, routers) are
+    quantized only if they are in it.
     """
-    wanted = {name: _plain(schemes.get(name, default), default) for name in tree.block_linears}
+    wanted = {name: _plain(schemes.get(name, default), default) for name in tree.ruled_linears}
     picked = _pick(tree, wanted, default)
     found = BitsMap(default, tuple(_rule(match, scheme, default) for match, scheme in picked))
     found = _with_exceptions(tree, found, wanted)
     ends = [
         _rule(linear.name, schemes[linear.name], default)
         for linear in tree.nameable
-        if linear.block < 0 and linear.name in schemes and schemes[linear.name].quantized
+        if linear.name in tree.only_by_name and linear.name in schemes and schemes[linear.name].quantized
     ]
     return replace(found, layers=(*found.layers, *ends))
 
 
+_NUMBER = re.compile(r"(?<![^.])\d+(?![^.])")
 _LISTED = 0.1
 """Cost of each further block in a list, in entries, so that patterns without a list are preferred."""
 
 
 def _pick(tree: ModelTree, wanted: Mapping[str, LayerScheme], default: LayerScheme) -> list[tuple[str, LayerScheme]]:
     """Return patterns with their schemes, the best first, as long as each saves more than one entry."""
-    kind_of = {linear.name: linear.kind for linear in tree.linears}
-    now = dict.fromkeys(wanted, default)
-    wrong: Counter[tuple[str, LayerScheme]] = Counter()
-    for name, scheme in wanted.items():
-        wrong[kind_of[name], scheme] += scheme != default
+    linears = _ruled(tree)
+    schemes = list(dict.fromkeys([default, *wanted.values()]))
+    numbers = {scheme: number for number, scheme in enumerate(schemes)}
+    kinds = {kind: number for number, kind in enumerate(dict.fromkeys(linear.kind for linear in linears))}
+    goal = np.array([numbers[wanted[linear.name]] for linear in linears], np.int64)
+    # layers of one kind with one wanted scheme are one group
+    group = np.array([kinds[linear.kind] for linear in linears], np.int64) * len(schemes) + goal
+    count = len(kinds) * len(schemes)
+    is_expert = np.repeat([_expert(kind) for kind in kinds], len(schemes)) if kinds else np.zeros(0, np.bool_)
+    now = np.zeros(len(linears), np.int64)
     candidates = _candidates(tree)
     picked: list[tuple[str, LayerScheme]] = []
     while True:
-        best, match, goal = 1e-9, "", default
-        for pattern, names in candidates.items():
-            cells = Counter((kind_of[name], wanted[name], now[name] == wanted[name]) for name in names)
-            for scheme in {scheme for _, scheme, right in cells if not right}:
-                saved = _saved(cells, scheme, wrong)
+        wrong = np.bincount(group[now != goal], minlength=count)
+        cost = _costs(wrong, is_expert)
+        best, match, scheme = 1e-9, "", 0
+        for pattern, places in candidates.items():
+            own, right = group[places], now[places] == goal[places]
+            if right.all():
+                continue
+            touched, inverse = np.unique(own, return_inverse=True)
+            there = np.bincount(inverse, right, len(touched)).astype(np.int64)
+            total = np.bincount(inverse, minlength=len(touched))
+            for number in np.unique(goal[places][~right]).tolist():
+                # a group gets its scheme entirely, or loses what was right
+                change = np.where(touched % len(schemes) == number, there - total, there)
+                after = _costs(wrong[touched] + change, is_expert[touched])
+                saved = float((cost[touched] - after).sum()) - 1
                 if saved > best:
-                    best, match, goal = saved, pattern, scheme
+                    best, match, scheme = saved, pattern, number
         if not match:
             return picked
-        for name in candidates[match]:
-            wrong[kind_of[name], wanted[name]] += (wanted[name] != goal) - (wanted[name] != now[name])
-            now[name] = goal
-        picked.append((match, goal))
+        now[candidates[match]] = scheme
+        picked.append((match, schemes[scheme]))
 
 
-def _saved(
-    cells: Mapping[tuple[str, LayerScheme, bool], int], goal: LayerScheme, wrong: Mapping[tuple[str, LayerScheme], int]
-) -> float:
-    """Return the number of entries that a rule saves if it gives `cells` the scheme `goal`, minus one for the rule."""
-    changes: Counter[tuple[str, LayerScheme]] = Counter()
-    for (kind, scheme, right), count in cells.items():
-        if scheme == goal:
-            changes[kind, scheme] -= 0 if right else count
-        elif right:
-            changes[kind, scheme] += count
-    return sum(_cost(wrong[group]) - _cost(wrong[group] + change) for group, change in changes.items()) - 1
+def _costs(wrong: NDArray[np.int64], experts: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """Return the cost in entries of so many layers of each kind and scheme that no other rule covers.
+
+    They are one rule with a list of blocks; single experts are listed by name.
+    """
+    listed = np.where(wrong > 0, 1 + _LISTED * (wrong - 1), 0.0)
+    return np.where(experts, wrong.astype(np.float64), listed)
 
 
-def _cost(count: int) -> float:
-    """Return the cost in entries of `count` layers of one kind and scheme that no other rule covers."""
-    return 0.0 if not count else 1 + _LISTED * (count - 1)
+def _ruled(tree: ModelTree) -> list[Linear]:
+    return [linear for linear in tree.linears if linear.block >= 0 and not linear.kept]
 
 
-def _candidates(tree: ModelTree) -> dict[str, list[str]]:
-    """Return simple patterns with the layers of the blocks that they match; only the shortest of equivalent ones."""
-    found: dict[str, list[str]] = {"*": list(tree.block_linears)}
-    kinds: dict[str, list[str]] = defaultdict(list)
-    for linear in tree.linears:
-        if linear.block >= 0:
-            kinds[linear.kind].append(linear.name)
-            found.setdefault(f"{tree.prefix}.{linear.block}.*", []).append(linear.name)
-    for kind, names in kinds.items():
+def _expert(kind: str) -> bool:
+    return _NUMBER.search(kind) is not None
+
+
+def _candidates(tree: ModelTree) -> dict[str, NDArray[np.int64]]:
+    """Return simple patterns with the positions of the layers that they match; only the shortest of equivalent ones.
+
+    The positions are those in `tree.ruled_linears`. Patterns match all experts of a kind or a block, not single ones.
+    """
+    found: dict[str, list[int]] = {"*": list(range(len(tree.ruled_linears)))}
+    kinds: dict[str, list[int]] = defaultdict(list)
+    for place, linear in enumerate(_ruled(tree)):
+        kind = _NUMBER.sub("*", linear.kind)
+        kinds[kind].append(place)
+        found.setdefault(f"{tree.prefix}.{linear.block}.*", []).append(place)
+        if kind != linear.kind:
+            for pattern in (kind, f"{kind.partition('*')[0]}*"):
+                found.setdefault(f"{tree.prefix}.{linear.block}.{pattern}", []).append(place)
+    for kind, places in kinds.items():
         parts = kind.split(".")
         for cut in range(len(parts)):
-            found.setdefault("*." + ".".join(parts[cut:]), []).extend(names)
-            if cut:
-                found.setdefault("*." + ".".join(parts[:cut]) + ".*", []).extend(names)
-    shortest: dict[tuple[str, ...], str] = {}
-    for match, names in sorted(found.items(), key=lambda item: len(item[0])):
-        shortest.setdefault(tuple(sorted(names)), match)
-    return {match: list(names) for names, match in shortest.items()}
+            if parts[cut] != "*":
+                found.setdefault("*." + ".".join(parts[cut:]), []).extend(places)
+            if cut and parts[cut - 1] != "*":
+                found.setdefault("*." + ".".join(parts[:cut]) + ".*", []).extend(places)
+    shortest: dict[bytes, tuple[str, NDArray[np.int64]]] = {}
+    for match, places in sorted(found.items(), key=lambda item: len(item[0])):
+        array = np.unique(np.array(places, np.int64))
+        shortest.setdefault(array.tobytes(), (match, array))
+    return dict(shortest.values())
 
 
 def _with_exceptions(tree: ModelTree, bits_map: BitsMap, wanted: Mapping[str, LayerScheme]) -> BitsMap:
     """Add rules and named layers to `bits_map` for all layers whose scheme is not the wanted one."""
     left: dict[tuple[str, LayerScheme], list[int]] = defaultdict(list)
-    for linear in tree.linears:
-        if linear.block >= 0 and bits_map.resolve(linear.name).scheme != wanted[linear.name]:
+    linears = _ruled(tree)
+    found = bits_map.resolve_all(tree.ruled_linears)
+    for linear, assigned in zip(linears, found, strict=True):
+        if assigned.scheme != wanted[linear.name]:
             left[linear.kind, wanted[linear.name]].append(linear.block)
     rules: list[Rule] = []
     by_hand: list[Rule] = []
     for (kind, scheme), blocks in left.items():
-        one = len(blocks) == 1
-        match = f"{tree.prefix}.{blocks[0]}.{kind}" if one else _listed(tree.prefix, blocks, kind)
-        (by_hand if one else rules).append(_rule(match, scheme, bits_map.default))
+        if len(blocks) == 1 or _expert(kind):
+            by_hand += [_rule(f"{tree.prefix}.{block}.{kind}", scheme, bits_map.default) for block in blocks]
+        else:
+            rules.append(_rule(_listed(tree.prefix, blocks, kind), scheme, bits_map.default))
     return replace(bits_map, rules=(*bits_map.rules, *rules), layers=tuple(by_hand))
 
 

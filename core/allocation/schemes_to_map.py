@@ -48,6 +48,7 @@ def short_map(
     numbers = {scheme: number for number, scheme in enumerate(schemes)}
     known = {id(one): numbers.get(one.scheme, -1) for one in assigned}
     got = np.fromiter((known[id(one)] for one in assigned), np.int64, len(names))
+    got[list(tree.kept)] = -1  # rules do not apply to these layers
     keys = [_keys(scheme, default) for scheme in schemes]
     layers = {names[index]: keys[wanted[index]] for index in np.flatnonzero((got != wanted) & ~free).tolist()}
     layers |= {name: _keys(scheme, default) for name, scheme in by_name.items()}

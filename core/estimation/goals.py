@@ -125,19 +125,19 @@ def fast(scheme: LayerScheme, quick: Range | None) -> Suggestion:
 
 @dataclass(frozen=True)
 class _Layers:
-    """Number of layers in the blocks by inputs, outputs and stored bytes, and the bytes of all tensors."""
+    """Number of quantized layers in the blocks by inputs, outputs and stored bytes, and the bytes of all tensors."""
 
     shapes: Counter[tuple[int, int, int]]
     source: int
 
     @staticmethod
     def of(tree: ModelTree) -> _Layers:
-        linears = (linear for linear in tree.linears if linear.block >= 0)
-        shapes = Counter(
-            (linear.in_features, linear.out_features, tree.tensors[f"{linear.name}.weight"].nbytes)
-            for linear in linears
+        ruled = (
+            weight
+            for linear, weight in zip(tree.linears, tree.weights, strict=True)
+            if linear.block >= 0 and not linear.kept
         )
-        return _Layers(shapes, sum(info.nbytes for info in tree.tensors.values()))
+        return _Layers(Counter(ruled), tree.nbytes)
 
 
 def _footprint(tree: ModelTree, layers: _Layers, scheme: LayerScheme, format_name: str) -> Footprint:

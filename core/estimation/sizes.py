@@ -131,7 +131,7 @@ def _grown(tree: ModelTree, format_name: str) -> int:
     """Return the bytes by which a format changes the size of the tensors that are not quantized layers."""
     if not is_gguf(format_name):
         return 0
-    linears = {f"{linear.name}.weight" for linear in tree.linears}
+    linears = {tree.weight_of(linear) for linear in tree.linears}
     grown = 0
     for info in tree.tensors.values():
         if info.name not in linears:

@@ -125,7 +125,6 @@ def repaired(engine: str, tree: ModelTree, bits_map: BitsMap, format_name: str) 
 
     Bits are only increased. Problems of the whole checkpoint remain.
     """
-    heads = [linear.name for linear in tree.nameable if linear.block < 0]
     for _ in range(8):  # a repair of fused layers can require another repair, so repeat until there is none
         issues = check(engine, tree, resolve_schemes(tree, bits_map), format_name)
         repairs: dict[LayerScheme, list[str]] = {}
@@ -136,7 +135,9 @@ def repaired(engine: str, tree: ModelTree, bits_map: BitsMap, format_name: str) 
             break
         for scheme, names in repairs.items():
             group, sym = (scheme.group_size, scheme.sym) if scheme.quantized else (None, None)
-            bits_map = with_layers(bits_map, names, bits=scheme.bits, group_size=group, sym=sym, exact_only=heads)
+            bits_map = with_layers(
+                bits_map, names, bits=scheme.bits, group_size=group, sym=sym, exact_only=tree.only_by_name
+            )
     return bits_map
 
 

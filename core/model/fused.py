@@ -69,7 +69,7 @@ def group_positions(tree: ModelTree, fused: FusedModules) -> list[list[int]]:
         if stem is None:
             name, reasons = _stem(linear.kind, fused)
             stem = stems[linear.kind] = name if reasons else ""
-        if stem and linear.block >= 0:
+        if stem and linear.block >= 0 and not linear.kept:
             found.setdefault((linear.block, stem), []).append(place)
     return [places for places in found.values() if len(places) > 1]
 

@@ -35,7 +35,7 @@ _INSIDE: Final[dict[str, str]] = {
     "mlp_hyper_connection": "mixes of residual streams stay in 16 bits, unless named",
 }
 """Any part of the name -> reason."""
-_HEAD_GATE: Final = "gates of attention heads stay in 16 bits, unless named"
+_HEAD_GATE: Final = "gates and sinks of attention heads stay in 16 bits, unless named"
 _NORM: Final = "parts of a norm stay in 16 bits, unless named"
 _UNUSED: Final = "the checkpoint has no down_proj for this expert"
 
@@ -59,7 +59,7 @@ def reason(kind: str, out_features: int, mixtures: Collection[str], heads: int) 
             return _ROUTER
         if part.endswith("norm"):
             return _NORM
-    return _HEAD_GATE if parts[-1] == "g_proj" and out_features == heads else ""
+    return _HEAD_GATE if parts[-1] in ("g_proj", "attn_sink_proj") and out_features == heads else ""
 
 
 _SINGLE_EXPERT: Final = re.compile(r"(.+\.experts\.\d+\.)(?:gate|up)_proj")

@@ -112,6 +112,11 @@ class ModelTree:
         return tuple(linear.name for linear in self.linears if linear.block >= 0)
 
     @cached_property
+    def ruled_linears(self) -> tuple[str, ...]:
+        """Names of the layers to which the default and the rules of a bits map apply, in the order of the tree."""
+        return tuple(linear.name for linear in self.linears if linear.block >= 0 and not linear.kept)
+
+    @cached_property
     def tied_head(self) -> Linear | None:
         """The head of a tied model as a linear layer, which a bits map can give a separate copy; None if untied."""
         table = self.tensors.get(f"{self.embedding}{_WEIGHT}")
@@ -197,7 +202,7 @@ class ModelTree:
     def prepared(self) -> ModelTree:
         """Compute all cached properties and return this tree; for use in a background thread."""
         _ = self.parameters, self.block_linears, self.weights, self.nbytes, self.block_weights, self._by_block
-        _ = self.kept, self.only_by_name
+        _ = self.kept, self.only_by_name, self.ruled_linears
         return self
 
     @cached_property
@@ -323,13 +328,8 @@ def resolve_schemes(tree: ModelTree, bits_map: BitsMap, *, nameable: bool = Fals
         tied = None
     # Rules do not apply to the head and kept layers, so a rule that matches only these has no effect and is an error.
     heads = [linear.name for linear in (*tree.of_block(-1), *([tied] if tied else []))]
-    by_hand, only_by_name = bits_map.by_hand, tree.only_by_name
-    missing = bits_map.unmatched(
-        [
-            *(name for name in tree.block_linears if name not in only_by_name or name in by_hand),
-            *(name for name in heads if name in by_hand),
-        ]
-    )
+    by_hand = bits_map.by_hand
+    missing = bits_map.unmatched(tree.ruled_linears, tree.only_by_name)
     if missing:
         example = next(iter(tree.block_linears), "model.layers.0.mlp.down_proj")
         raise BadInput(

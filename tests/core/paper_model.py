@@ -1,7 +1,8 @@
-"""Headers of Llama checkpoints of any size, without weights and without torch."""
+"""Headers of Llama and Qwen3-MoE checkpoints of any size, without weights and without torch."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -23,18 +24,10 @@ SHAPES = {
 
 def llama(blocks: int, *, tied: bool = True, shapes: Mapping[str, tuple[int, int]] = SHAPES) -> ModelTree:
     """The tree of a Llama with so many blocks."""
-    table = {"model.embed_tokens": (VOCABULARY, WIDTH)}
-    table |= {f"model.layers.{block}.{kind}": shape for block in range(blocks) for kind, shape in shapes.items()}
+    table: dict[str, tuple[int, ...]] = {"model.embed_tokens.weight": (VOCABULARY, WIDTH)}
+    table |= {f"model.layers.{block}.{kind}.weight": shape for block in range(blocks) for kind, shape in shapes.items()}
     if not tied:
-        table["lm_head"] = (VOCABULARY, WIDTH)
-    tensors: dict[str, TensorInfo] = {}
-    start = 1000
-    for name, (rows, columns) in table.items():
-        end = start + 2 * rows * columns
-        tensors[f"{name}.weight"] = TensorInfo(
-            f"{name}.weight", "BF16", (rows, columns), "model.safetensors", start, end
-        )
-        start = end
+        table["lm_head.weight"] = (VOCABULARY, WIDTH)
     config: dict[str, Any] = {
         "architectures": ["LlamaForCausalLM"],
         "model_type": "llama",
@@ -43,4 +36,76 @@ def llama(blocks: int, *, tied: bool = True, shapes: Mapping[str, tuple[int, int
         "num_hidden_layers": blocks,
         "tie_word_embeddings": tied,
     }
-    return build_tree(config, tensors)
+    return build_tree(config, tensors_of(table))
+
+
+def mixture(
+    blocks: int,
+    experts: int,
+    *,
+    fused: bool = True,
+    hidden: int = 64,
+    intermediate: int = 32,
+    per_token: int = 2,
+    vocabulary: int = 320,
+    attention: int = 64,
+) -> ModelTree:
+    """The tree of a Qwen3-MoE, with its experts in tensors of their own or in one tensor per block.
+
+    Args:
+        intermediate: of an expert.
+        attention: outputs of the query projection.
+    """
+    return build_tree(*mixture_parts(blocks, experts, fused, hidden, intermediate, per_token, vocabulary, attention))
+
+
+def mixture_parts(
+    blocks: int,
+    experts: int,
+    fused: bool,
+    hidden: int,
+    intermediate: int,
+    per_token: int,
+    vocabulary: int,
+    attention: int,
+) -> tuple[dict[str, Any], dict[str, TensorInfo]]:
+    """The config and the tensors of `mixture`."""
+    table: dict[str, tuple[int, ...]] = {"model.embed_tokens.weight": (vocabulary, hidden)}
+    for block in range(blocks):
+        start = f"model.layers.{block}"
+        table |= {f"{start}.self_attn.{kind}_proj.weight": (attention, hidden) for kind in "qkv"}
+        table |= {
+            f"{start}.self_attn.o_proj.weight": (hidden, attention),
+            f"{start}.mlp.gate.weight": (experts, hidden),
+        }
+        if fused:
+            table[f"{start}.mlp.experts.gate_up_proj"] = (experts, 2 * intermediate, hidden)
+            table[f"{start}.mlp.experts.down_proj"] = (experts, hidden, intermediate)
+        for expert in range(0 if fused else experts):
+            of = f"{start}.mlp.experts.{expert}"
+            table |= {f"{of}.{kind}_proj.weight": (intermediate, hidden) for kind in ("gate", "up")}
+            table[f"{of}.down_proj.weight"] = (hidden, intermediate)
+    table["lm_head.weight"] = (vocabulary, hidden)
+    config: dict[str, Any] = {
+        "architectures": ["Qwen3MoeForCausalLM"],
+        "model_type": "qwen3_moe",
+        "vocab_size": vocabulary,
+        "hidden_size": hidden,
+        "moe_intermediate_size": intermediate,
+        "num_experts": experts,
+        "num_experts_per_tok": per_token,
+        "num_hidden_layers": blocks,
+        "num_attention_heads": 2,
+    }
+    return config, tensors_of(table)
+
+
+def tensors_of(table: Mapping[str, tuple[int, ...]]) -> dict[str, TensorInfo]:
+    """The tensor table of names and shapes, in 16 bits, as of one file."""
+    tensors: dict[str, TensorInfo] = {}
+    start = 1000
+    for name, shape in table.items():
+        end = start + 2 * math.prod(shape)
+        tensors[name] = TensorInfo(name, "BF16", shape, "model.safetensors", start, end)
+        start = end
+    return tensors

@@ -295,7 +295,7 @@ class LayersPage(QWidget):
         changed = bitsmap.with_layers(
             before,
             [linear.name for linear in linears],
-            exact_only=[linear.name for linear in linears if linear.block < 0],
+            exact_only=[linear.name for linear in linears if linear.block < 0 or linear.kept],
             **keys,
         )
         draft.edit_map(changed, f"{edited(**keys)}, {counted(len(linears))}")

@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 from core.allocation import map_rules
 from core.bitsmap import BitsMap, Rule
 from core.errors import BadInput
+from core.model.tree import resolve_schemes
 from core.schemes import LayerScheme
-from tests.core.paper_model import llama
+from tests.core.paper_model import llama, mixture
 
 TREE = llama(6, tied=False)
 NAMES = TREE.block_linears
@@ -127,3 +128,55 @@ def test_simple_patterns_are_found() -> None:
 def test_a_compact_map_keeps_the_output_layer_by_name() -> None:
     chosen = BitsMap(BASE, (A, A), (Rule("lm_head", bits=8), Rule("model.layers.77.x", bits=8)))
     assert map_rules.compact(TREE, chosen) == BitsMap(BASE, (A,), (Rule("lm_head", bits=8),))
+
+
+MIXTURE = mixture(3, 4)
+EXPERTS = [name for name in MIXTURE.ruled_linears if ".experts." in name]
+ROUTER = "model.layers.1.mlp.gate"
+
+
+def test_a_rule_does_not_match_routers() -> None:
+    assert ROUTER in MIXTURE.block_linears
+    assert ROUTER not in map_rules.matches(MIXTURE, Rule("*"))
+    assert map_rules.effects(MIXTURE, BitsMap(BASE, (Rule("*.gate", bits=8),)))[0].idle == (
+        "No layer matches this pattern."
+    )
+
+
+@pytest.mark.parametrize(
+    ("chosen", "rule"),
+    [
+        ([name for name in EXPERTS if name.endswith("down_proj")], "*.down_proj"),
+        ([name for name in EXPERTS if ".layers.1." in name], "model.layers.1.mlp.experts.*"),
+        (
+            [name for name in EXPERTS if ".layers.2." in name and name.endswith("up_proj")],
+            "model.layers.2.mlp.experts.*.up_proj",
+        ),
+    ],
+)
+def test_experts_of_a_kind_or_block_become_one_rule(chosen: list[str], rule: str) -> None:
+    found = map_rules.from_schemes(MIXTURE, BASE, dict.fromkeys(chosen, LayerScheme(8, 64)))
+    assert (found.rules, list(found.layers)) == ((Rule(rule, bits=8),), [])
+
+
+def test_single_experts_and_routers_are_listed_by_name() -> None:
+    chosen = [EXPERTS[4], EXPERTS[22], ROUTER]
+    found = map_rules.from_schemes(MIXTURE, BASE, dict.fromkeys(chosen, LayerScheme(8, 64)))
+    assert (found.rules, [rule.match for rule in found.layers]) == ((), chosen)
+
+
+@given(
+    st.lists(
+        st.tuples(st.sampled_from(["*", "*.experts.*", "*.layers.2.*", "*.2.down_proj", "*_proj"]), bits), max_size=4
+    ),
+    st.lists(st.tuples(st.sampled_from([*EXPERTS[:9], ROUTER, "lm_head"]), bits), max_size=4),
+)
+def test_a_shorter_map_of_a_mixture_is_equivalent(rules: list[tuple[str, int]], by_hand: list[tuple[str, int]]) -> None:
+    given = BitsMap(BASE, tuple(Rule(*rule) for rule in rules), tuple(Rule(*rule) for rule in dict(by_hand).items()))
+    found = map_rules.compact(MIXTURE, given)
+    assert len(found.rules) + len(found.layers) <= len(given.rules) + len(given.layers)
+
+    def resolved(bits_map: BitsMap) -> list[LayerScheme | None]:
+        return [plan.scheme if plan.scheme.quantized else None for plan in resolve_schemes(MIXTURE, bits_map)]
+
+    assert resolved(found) == resolved(given)

@@ -19,7 +19,7 @@ from core.model.fused import FusedModules, groups
 from core.model.tree import ModelTree, resolve_schemes
 from core.schemes import LayerScheme
 from tests.core.allocation.problems import table_for
-from tests.core.paper_model import SHAPES, llama
+from tests.core.paper_model import SHAPES, llama, mixture
 
 TREE = llama(4)
 TABLE = table_for(TREE)
@@ -269,3 +269,38 @@ def test_an_engine_that_cannot_read_the_format_is_refused() -> None:
 def test_a_single_choice_gives_a_default_without_rules() -> None:
     found = allocate(TREE, TABLE, AllocationRequest(Budget("bpw", 5), (4,)))
     assert found.bits_map == BitsMap(LayerScheme(4, 128))
+
+
+MIXTURE = mixture(3, 32, hidden=128, intermediate=64)
+ROUTER = "model.layers.1.mlp.gate"
+
+
+@pytest.mark.parametrize("fused", FUSIONS)
+@pytest.mark.parametrize("value", [2.8, 4.1, 7.0])
+def test_the_budget_of_a_mixture_is_not_exceeded_and_routers_stay(fused: FusedModules, value: float) -> None:
+    tree = mixture(3, 32, hidden=128, intermediate=64, fused=fused.experts)
+    without = tuple(linear.name for linear in tree.linears if linear.kept)
+    request = AllocationRequest(Budget("bpw", value), (2, 4, 8), fused=fused, group_size=32)
+    found = allocate(tree, table_for(tree, without=without), request)
+    chosen = schemes(tree, found)
+    assert found.bits <= value
+    assert found.cost == output_size(tree, resolve_schemes(tree, found.bits_map), "auto_round").total
+    assert not any(chosen[name].quantized for name in without)
+    assert not any("not measured" in note or "not supported" in note for note in found.notes)
+    for group in groups(tree, fused):
+        assert len({chosen[name] for name in group.layers}) == 1
+
+
+def test_a_router_is_quantized_if_a_pin_names_it() -> None:
+    pins = (Rule(ROUTER, bits=8), Rule("*", bits=4))
+    found = allocate(MIXTURE, table_for(MIXTURE), AllocationRequest(Budget("bpw", 6), (2, 4, 8), pins, group_size=32))
+    chosen = schemes(MIXTURE, found)
+    assert {name: scheme.bits for name, scheme in chosen.items() if name.endswith("mlp.gate")} == {
+        "model.layers.0.mlp.gate": 16, ROUTER: 8, "model.layers.2.mlp.gate": 16,
+    }  # fmt: skip
+
+
+def test_a_pattern_that_matches_only_routers_is_an_error() -> None:
+    pins = (Rule("*.mlp.gate", bits=8),)
+    with pytest.raises(BadInput, match=r"\*\.mlp\.gate matches no layer"):
+        allocate(MIXTURE, table_for(MIXTURE), AllocationRequest(Budget("bpw", 6), (2, 4, 8), pins, group_size=32))

@@ -6,7 +6,7 @@ import pytest
 
 from core.model.fused import FusedModules, group_positions, groups
 from core.model.tree import ModelTree
-from tests.core.paper_model import llama
+from tests.core.paper_model import llama, mixture
 
 EXPERTS = llama(1, shapes={f"mlp.experts.{n}.{kind}": (64, 64) for n in range(3) for kind in ("w1", "w2", "w3")})
 
@@ -74,3 +74,20 @@ def test_positions_are_the_same_groups() -> None:
             tuple(tree.linears[place].name for place in places) for places in group_positions(tree, FusedModules())
         ]
         assert names == [group.layers for group in groups(tree, FusedModules())]
+
+
+@pytest.mark.parametrize("fused", [True, False])
+def test_the_groups_are_the_same_however_the_experts_are_stored(fused: bool) -> None:
+    found = groups(mixture(1, 4, fused=fused), FusedModules())
+    assert [len(group.layers) for group in found] == [3, 8, 4]
+    assert {frozenset(group.layers) for group in found} == {
+        frozenset(group.layers) for group in groups(mixture(1, 4), FusedModules())
+    }
+
+
+def test_layers_that_stay_in_16_bits_are_in_no_group() -> None:
+    """LongCat has gate and up projections of identity experts, which no token uses."""
+    shapes = {f"mlp.experts.{n}.{kind}_proj": (64, 64) for n in range(3) for kind in ("gate", "up", "down")}
+    del shapes["mlp.experts.2.down_proj"]
+    found = groups(llama(1, shapes=shapes), FusedModules())
+    assert [len(group.layers) for group in found] == [4, 2]

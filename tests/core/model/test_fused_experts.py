@@ -155,7 +155,7 @@ def test_the_layers_are_the_linear_modules_and_experts_of_the_model(folders: dic
         module = next((owner[key] for key in keys if key in owner), None)  # None: a buffer
         if not tensor.startswith(f"{tree.prefix}."):
             continue
-        matrix = isinstance(module, nn.Linear | Conv1D) and renamed.endswith("weight")
+        matrix = isinstance(module, nn.Linear | Conv1D) and tensor.endswith(".weight")
         expert = "Expert" in type(module).__name__ and len(info.shape) > 1 and not tensor.endswith("bias")
         assert (tensor in parts) == (matrix or expert) or tensor in kept, tensor
 

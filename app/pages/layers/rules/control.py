@@ -127,7 +127,10 @@ class RulesControl(QObject):
         by_hand = {rule.match: rule for rule in bits_map.layers}
         for plan in plans:
             name = plan.linear.name
-            rule = _said({bits_map.resolve(name, exact_only=plan.linear.block < 0).scheme}, bits_map.default)
+            rule = _said(
+                {bits_map.resolve(name, exact_only=plan.linear.block < 0 or bool(plan.linear.kept)).scheme},
+                bits_map.default,
+            )
             by_hand[name] = replace(rule, match=name)
         return replace(bits_map, layers=tuple(by_hand.values()))
 
