@@ -160,6 +160,12 @@ class Settings:
         return named, fixed, searched
 
 
+def is_integer_method(config: Mapping[str, Any]) -> bool:
+    """Return whether a `quantization_config` is of AutoRound, GPTQ or AWQ, which `read_settings` parses."""
+    method = config.get("quant_method", _implied(config))
+    return isinstance(method, str) and ("auto-round" in method or method in ("gptq", "awq"))
+
+
 def read_settings(config: Mapping[str, Any]) -> Settings:
     """Parse a `quantization_config`.
 

@@ -77,7 +77,12 @@ class TensorStore:
         info = self.info(name)
         width = info.nbytes // info.shape[0]
         with self._reading(info):
-            mapped = np.memmap(self.folder / info.file, np.uint8, "r", info.start, (info.shape[0], width))
+            try:
+                mapped = np.memmap(self.folder / info.file, np.uint8, "r", info.start, (info.shape[0], width))
+            except ValueError as error:  # the file is shorter
+                raise CorruptFile(
+                    f"{info.file} ended inside the tensor {name}.", "Download the model again."
+                ) from error
         gathered = torch.from_numpy(np.ascontiguousarray(mapped[index.numpy()]))
         del mapped
         return gathered.view(self.dtype(name)).reshape(len(index), *info.shape[1:])
