@@ -18,7 +18,7 @@ from core.formats.gguf.mixes import tuned_as
 from core.formats.gguf.types import linear_type, other_type
 from core.formats.grids import plan_layers
 from core.formats.names import AWQ, FORMATS, GPTQ, PLAIN, is_gguf, mix_of
-from core.formats.plain import CODES, DIGITS, plan_plain
+from core.formats.plain import CODES, DIGITS, PlainCheckpoint, plan_plain
 from core.formats.registry import plan
 from core.formats.stored import Checkpoint, FormatPlan
 from core.model.headers import TensorInfo
@@ -142,7 +142,9 @@ def conversions(subject: Subject) -> list[ConversionOption]:
 
 
 def kind_of(checkpoint: Checkpoint) -> str:
-    """Return the display name of a checkpoint's format: `GPTQ`, `GGUF`, or the dtype with the most bytes."""
+    """Return the display name of a checkpoint's format: `GPTQ`, `GGUF`, `FP8`, or the dtype with the most bytes."""
+    if isinstance(checkpoint, PlainCheckpoint) and checkpoint.source.quantized:
+        return checkpoint.source.kind
     settings = getattr(checkpoint, "settings", None)
     if settings is not None:
         return {"auto-round": "AutoRound", "gptq": "GPTQ", "awq": "AWQ"}.get(settings.method, settings.method)
@@ -161,6 +163,18 @@ def plan_subject(subject: Subject, format_name: str) -> Conversion:
         BadInput: the format cannot store the source, or does not exist.
         UnsupportedModel: the format does not support the architecture or the tokenizer.
     """
+    found = _plan(subject, format_name)
+    return replace(found, cost=" ".join(filter(None, (unpacking_error(subject.checkpoint), found.cost))))
+
+
+def unpacking_error(checkpoint: Checkpoint) -> str:
+    """Return the reason why weights change when they are read as 16-bit floats; "" if they do not."""
+    if not isinstance(checkpoint, PlainCheckpoint) or checkpoint.source.exact:
+        return ""
+    return f"The weights are stored as {checkpoint.source.kind}, and are rounded when they are unpacked to 16 bits."
+
+
+def _plan(subject: Subject, format_name: str) -> Conversion:
     if format_name in PLAIN:
         return _to_plain(subject, format_name)
     if format_name not in FORMATS:

@@ -18,7 +18,15 @@ from torch import Tensor
 
 from core.control import ShouldStop
 from core.conversion.added_error import AddedError, Difference, of_layers, of_tensors
-from core.conversion.conversions import Conversion, Subject, conversions, kind_of, look_at, plan_subject
+from core.conversion.conversions import (
+    Conversion,
+    Subject,
+    conversions,
+    kind_of,
+    look_at,
+    plan_subject,
+    unpacking_error,
+)
 from core.conversion.regrid import regrid
 from core.conversion.staging import ConversionStaging, sweep
 from core.conversion.survey import ConversionSurvey, SourceSummary
@@ -257,10 +265,11 @@ def _report(
 ) -> dict[str, Any]:
     """Return the report for `bitwright.json` and the `Done` event.
 
-    `exact` is the measured result: an inexact conversion may leave all weights unchanged.
+    `exact` is the measured result: an inexact conversion may leave all weights unchanged. Errors do not include the
+    rounding of quantized weights that were unpacked to 16 bits, which make the result inexact.
     """
     plan = conversion.plan
-    exact = work.error.total.exact
+    exact = work.error.total.exact and not unpacking_error(subject.checkpoint)
     return {
         "version": VERSION,
         "kind": "conversion",

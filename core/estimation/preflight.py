@@ -15,10 +15,11 @@ from core.claim import is_filled_in_place, is_free, refuse_if_claimed, staging_p
 from core.errors import BadInput, DiskFull, ModelNotFound, OutputProblem, UnsupportedModel
 from core.estimation.sizes import output_size
 from core.files import existing_parent, free_bytes
+from core.formats.dequantized.source import read_source
 from core.formats.grids import plan_layers
-from core.model.folder import check_folder, only_gguf, read_config
+from core.model.folder import check_folder, only_gguf
 from core.model.plans import nothing_quantized
-from core.model.tree import ModelTree, build_tree, read_tensors
+from core.model.tree import ModelTree
 from core.model_id import DEMO, looks_like_path
 from core.spec import JobSpec
 from core.wording import human
@@ -64,8 +65,7 @@ def read_tree(folder: Path) -> ModelTree:
         CorruptFile: config or weights are damaged.
     """
     check_folder(folder)
-    config = read_config(folder)
-    return build_tree(config, read_tensors(folder, config))
+    return read_source(folder).tree()
 
 
 def check_output(output: Path) -> None:

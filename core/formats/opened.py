@@ -6,16 +6,16 @@ from dataclasses import replace
 from pathlib import Path
 
 from core.control import ShouldStop, never
+from core.errors import UnsupportedModel
 from core.events import Emit
+from core.formats.dequantized.source import is_quantized, read_source
 from core.formats.gguf.importing import import_gguf, stored_types, type_shares
 from core.formats.gguf.reader import GgufCheckpoint
 from core.formats.plain import PlainCheckpoint
-from core.formats.reader import QuantizedCheckpoint, is_quantized
+from core.formats.reader import QuantizedCheckpoint
 from core.formats.stored import Checkpoint
 from core.hub.source import ModelSource, find_source
-from core.model.corrections import is_stale
-from core.model.folder import check_folder, only_gguf, read_config
-from core.model.headers import read_folder
+from core.model.folder import check_folder, only_gguf
 
 
 def open_checkpoint(path: Path, should_stop: ShouldStop = never) -> Checkpoint:
@@ -34,15 +34,20 @@ def open_checkpoint(path: Path, should_stop: ShouldStop = never) -> Checkpoint:
     if file is not None:
         return GgufCheckpoint(file, should_stop=should_stop)
     check_folder(path)
-    config = read_config(path)
-    packed = is_quantized(config) and not is_stale(config, read_folder(path))
-    return QuantizedCheckpoint(path) if packed else PlainCheckpoint(path)
+    source = read_source(path)
+    if source.integers:
+        return QuantizedCheckpoint(path)
+    if source.refusal:
+        raise UnsupportedModel(source.refusal, "Use the original model.")
+    return PlainCheckpoint(path)
 
 
 def open_source(
     model: str, emit: Emit, should_stop: ShouldStop, *, measured: bool = False, imported: bool = True
 ) -> ModelSource:
     """Find or download `model`, and import it if it is a GGUF file.
+
+    The note of the result describes weights that are quantized in the source.
 
     Args:
         model, emit, should_stop: as in `core.hub.source.find_source`.
@@ -54,10 +59,18 @@ def open_source(
     """
     source = find_source(model, emit, should_stop, measured=measured)
     if source.file is None:
-        return source
+        return _described(source)
     folder = import_gguf(source.file, emit, should_stop, measured=measured) if imported else source.folder
     kind = stored_types(source.file)
     if kind in ("F32", "F16", "BF16"):
         return replace(source, folder=folder)
     note = f"The weights are from a GGUF file, in which they are quantized as {kind} ({type_shares(source.file)})."
     return replace(source, folder=folder, note=note)
+
+
+def _described(source: ModelSource) -> ModelSource:
+    """Return the location of a model folder with a note about its weights if they are quantized."""
+    if not is_quantized(source.folder):
+        return source
+    found = read_source(source.folder)
+    return replace(source, note=found.note, quantized_bytes=found.stored_bytes)

@@ -17,12 +17,13 @@ from torch import Tensor
 from core.control import ShouldStop, check_stop
 from core.errors import BadInput, VerificationFailed
 from core.files import write_json
+from core.formats.dequantized.source import read_source
+from core.formats.dequantized.store import open_store
 from core.formats.names import PLAIN
-from core.formats.settings import read_object
 from core.formats.side_files import carry_over
 from core.formats.stored import StoredLayer, by_rows
 from core.model.headers import TensorInfo
-from core.model.tree import LayerPlan, ModelTree, read_tensors
+from core.model.tree import LayerPlan, ModelTree
 from core.model.weights import TensorStore, evenly
 from core.model.writer import TORCH_DTYPES, CheckpointWriter, TensorPlan
 from core.schemes import UNTOUCHED, LayerScheme
@@ -80,7 +81,10 @@ class PlainLinear:
 
 
 class PlainCheckpoint:
-    """An unquantized checkpoint on disk; implements `stored.Checkpoint`.
+    """A checkpoint on disk whose weights are read as floats; implements `stored.Checkpoint`.
+
+    Attributes:
+        source: its tensors; they may be stored in fewer bits and unpacked when they are read.
 
     Args:
         folder: of the model.
@@ -90,8 +94,9 @@ class PlainCheckpoint:
 
     def __init__(self, folder: Path, layers: Collection[str] = (), transposed: Collection[str] = ()) -> None:
         self.folder = folder
-        self.config = read_object(folder / "config.json")
-        self.store = TensorStore(folder, read_tensors(folder, self.config))
+        self.source = read_source(folder)
+        self.config = self.source.config
+        self.store = open_store(folder, self.source)
         self.schemes: Mapping[str, LayerScheme] = dict.fromkeys(layers, _SCHEME)
         weights = {f"{name}.weight" for name in layers}
         self.plain = [name for name in self.store.table if name not in weights]

@@ -19,7 +19,10 @@ from core.model.general import FILE as FACTS
 _CARRIED = (".json", ".txt", ".model", ".jinja", ".tiktoken", ".bpe", ".vocab")
 _TEMPLATES = "additional_chat_templates"
 _LEGAL = ("license", "licence", "notice", "use_policy", "copying")
-_WRITTEN_ANEW = (FACTS, "config.json", "quantization_config.json", "quantize_config.json", "bitwright.json")
+_WRITTEN_ANEW = (
+    FACTS, "config.json", "quantization_config.json", "quantize_config.json", "quant_config.json",
+    "hf_quant_config.json", "bitwright.json",
+)  # fmt: skip
 _OF_CODE = ("tokenizer_config.json", "processor_config.json", "preprocessor_config.json", "generation_config.json")
 _BESIDE = ("adapter_", "adapter.", "trainer_state", "training_args", "all_results", "train_results", "eval_results")
 """Name prefixes of files left by training that are not part of the model. With peft installed, transformers would load

@@ -37,6 +37,7 @@ class ModelSource:
         origin: `hub`, `folder`, `gguf` or `demo`.
         note: remark about the weights for a report, or "".
         file: the GGUF file; None for a model folder.
+        quantized_bytes: size of the tensors of a model folder whose weights are quantized, else 0.
     """
 
     folder: Path
@@ -44,11 +45,12 @@ class ModelSource:
     origin: str
     note: str
     file: Path | None = None
+    quantized_bytes: int = 0
 
     @property
     def file_bytes(self) -> int:
-        """Size in bytes of the GGUF file with all its parts; 0 for a model folder."""
-        return sum(part.stat().st_size for part in parts_of(self.file)) if self.file else 0
+        """Size in bytes of the GGUF file with all its parts, or of the quantized tensors; 0 for 16-bit weights."""
+        return sum(part.stat().st_size for part in parts_of(self.file)) if self.file else self.quantized_bytes
 
     @property
     def place(self) -> Path:

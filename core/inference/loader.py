@@ -18,6 +18,7 @@ from core.errors import DeviceProblem, UnsupportedModel
 from core.events import Emit, Log
 from core.formats.gguf.reader import GgufCheckpoint
 from core.formats.opened import open_checkpoint, open_source
+from core.formats.plain import PlainCheckpoint
 from core.formats.stored import Checkpoint, StoredLayer
 from core.inference.backends.backend import BackendRow
 from core.inference.backends.choose import AUTO, check_name
@@ -128,6 +129,7 @@ def load_model(
     name = dtype or probe_dtype(chosen, rows=1).dtype
     torch_dtype, torch_device = getattr(torch, name), torch.device(chosen.id)
     checkpoint = open_checkpoint(source.place, should_stop)
+    _tell_unpacked(checkpoint, emit)
     skeleton = build_skeleton(open_tree(checkpoint), checkpoint.store)
 
     def dense(layer: StoredLayer, bias: Tensor | None) -> nn.Module:
@@ -175,6 +177,7 @@ def load_runner(
     chosen, note = choose_or_cpu(device)
     source = open_source(model, emit, should_stop, imported=False)
     checkpoint = open_checkpoint(source.place, should_stop)
+    _tell_unpacked(checkpoint, emit)
     # Unpacking and loading a tokenizer of 262,144 tokens allocates several times its size.
     folder = checkpoint.folder
     give_back_memory()
@@ -217,6 +220,12 @@ def open_tree(checkpoint: Checkpoint) -> ModelTree:
     if tree.refusal:
         raise UnsupportedModel(tree.refusal, "`bitwright inspect` shows what is in it.")
     return tree
+
+
+def _tell_unpacked(checkpoint: Checkpoint, emit: Emit) -> None:
+    """Emit a log entry if the quantized weights of a checkpoint are unpacked, which takes more memory."""
+    if isinstance(checkpoint, PlainCheckpoint) and checkpoint.source.note:
+        emit(Log("info", checkpoint.source.note))
 
 
 def _count_schemes(checkpoint: Checkpoint) -> dict[str, int]:

@@ -22,6 +22,8 @@ from core.errors import BadInput, UnsupportedModel
 from core.estimation.preflight import check_free, check_output
 from core.estimation.sizes import larger_than_source
 from core.events import Emit, Log
+from core.formats.dequantized.source import read_source
+from core.formats.dequantized.store import open_store
 from core.formats.grids import plan_layers
 from core.formats.opened import open_source
 from core.formats.registry import plan
@@ -30,12 +32,10 @@ from core.formats.stored import FormatPlan
 from core.hub.source import ModelSource
 from core.inference.devices import choose, physical_cores, probe_dtype
 from core.model.fingerprint import FingerprintedStore
-from core.model.folder import read_config
 from core.model.plans import nothing_quantized
 from core.model.skeleton import Skeleton, build_skeleton
 from core.model.tokenizer import load_tokenizer
-from core.model.tree import LayerPlan, ModelTree, build_tree, read_tensors
-from core.model.weights import TensorStore
+from core.model.tree import LayerPlan, ModelTree
 from core.quant.scale_range import within_float16
 from core.spec import JobSpec
 
@@ -101,11 +101,11 @@ def prepare(spec: JobSpec, emit: Emit, should_stop: ShouldStop) -> PreparedRun:
     """
     check_output(Path(spec.output))
     source = open_source(spec.model, emit, should_stop)
-    config = read_config(source.folder)
-    tree = build_tree(config, read_tensors(source.folder, config))
+    tensors = read_source(source.folder)
+    tree = tensors.tree()
     if tree.refusal:
         raise UnsupportedModel(tree.refusal, "`bitwright inspect` shows what is in it.")
-    store = FingerprintedStore(TensorStore(source.folder, tree.tensors))
+    store = FingerprintedStore(open_store(source.folder, tensors, tree.tensors))
     skeleton = build_skeleton(tree, store)
     skeleton.check()
     wanted = plan_layers(tree, spec.bits_map, spec.formats)

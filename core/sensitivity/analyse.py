@@ -15,16 +15,16 @@ from core.calibration.tokens import load
 from core.control import ShouldStop, check_stop
 from core.errors import BadInput, Cancelled, UnsupportedModel
 from core.events import Emit, Stage
+from core.formats.dequantized.source import read_source
+from core.formats.dequantized.store import open_store
 from core.formats.opened import open_source
 from core.inference.devices import choose, probe_dtype
 from core.inference.memory import give_back_memory
 from core.model.context import ASSUMED, context_length
 from core.model.fingerprint import FingerprintedStore
-from core.model.folder import read_config
 from core.model.skeleton import Skeleton, build_skeleton
 from core.model.tokenizer import load_tokenizer
-from core.model.tree import Linear, ModelTree, build_tree, read_tensors
-from core.model.weights import TensorStore
+from core.model.tree import Linear, ModelTree
 from core.quant.blocks import read_weight
 from core.quant.proof import SourceProof, check_range, prove, two_rows
 from core.schemes import LayerScheme
@@ -51,11 +51,11 @@ def analyse(spec: AnalysisSpec, emit: Emit, should_stop: ShouldStop) -> Sensitiv
     cached = cache.find(spec, source.folder)
     if cached is not None:
         return cached
-    config = read_config(source.folder)
-    tree = build_tree(config, read_tensors(source.folder, config))
+    tensors = read_source(source.folder)
+    tree = tensors.tree()
     if tree.refusal:
         raise UnsupportedModel(tree.refusal, "`bitwright inspect` shows the layers of the model.")
-    store = FingerprintedStore(TensorStore(source.folder, tree.tensors))
+    store = FingerprintedStore(open_store(source.folder, tensors, tree.tensors))
     skeleton = build_skeleton(tree, store)
     skeleton.check()
     tokens = _tokens(spec, source.folder, tree, emit, should_stop)

@@ -19,12 +19,12 @@ from core.conversion.survey import ConversionSurvey
 from core.errors import BitwrightError, DeviceProblem
 from core.estimation import preflight
 from core.events import Done, Emit, Log
+from core.formats.dequantized.source import from_headers, read_source
 from core.hub.records import ModelCard, SearchResults
 from core.hub.source import ModelSource
 from core.inference.machine import Machine
 from core.jobs import store
-from core.model.folder import check_architecture, read_config
-from core.model.tree import read_tensors
+from core.model.folder import check_architecture
 from core.model_id import DEMO, absolute, looks_like_path
 from core.sensitivity.table import SensitivityTable
 from core.service.chat_calls import ChatCalls
@@ -87,8 +87,9 @@ def open_model(request: OpenModel, emit: Emit, should_stop: ShouldStop) -> Model
     if folder is not None:
         return _headers(name, name, "hub", "", folder)
     remote = read_remote(name, emit, should_stop, check_architecture)
-    tensors = tuple(remote.tensors.values())
-    return ModelHeaders(name, name, "hub", "", "", dict(remote.config), tensors, remote.download_bytes)
+    found = from_headers(dict(remote.config), dict(remote.tensors))
+    tensors = tuple(found.table.values())
+    return ModelHeaders(name, name, "hub", found.note, "", found.config, tensors, remote.download_bytes, found.refusal)
 
 
 def download_model(request: DownloadModel, emit: Emit, should_stop: ShouldStop) -> ModelFolder:
@@ -213,12 +214,15 @@ def serve_model(request: ServeModel, emit: Emit, should_stop: ShouldStop) -> Ser
 
 
 def _headers(name: str, label: str, origin: str, note: str, folder: Path) -> ModelHeaders:
-    config = read_config(folder)
-    return ModelHeaders(name, label, origin, note, str(folder), config, tuple(read_tensors(folder, config).values()))
+    found = read_source(folder)
+    tensors = tuple(found.table.values())
+    return ModelHeaders(
+        name, label, origin, note or found.note, str(folder), found.config, tensors, refusal=found.refusal
+    )
 
 
 def _about(source: ModelSource) -> str:
-    """Return notes about the weights: the types of a GGUF file, and whether its embedding becomes larger."""
+    """Return notes about quantized weights: their types and size, and whether the embedding becomes larger."""
     if not source.file_bytes:
         return source.note
     words = [source.note, f"The file size is {human(source.file_bytes)}."]

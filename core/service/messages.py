@@ -47,8 +47,9 @@ class ModelHeaders:
         name: name for a job: Hub id, folder, `.gguf` file or `demo`; label: name to display.
         origin: `hub`, `folder`, `gguf` or `demo`; note: note about the weights, or "".
         folder: folder of its files on this machine, "" for a model that is only on the Hub.
-        config: content of config.json; tensors: tensor table.
+        config: content of config.json; tensors: tensor table, with 16-bit weights for quantized ones that can be read.
         download_bytes: bytes to download before a run.
+        refusal: the reason why the weights cannot be read, or "".
     """
 
     name: str
@@ -59,6 +60,7 @@ class ModelHeaders:
     config: dict[str, Any]
     tensors: tuple[TensorInfo, ...]
     download_bytes: int = 0
+    refusal: str = ""
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from core.model.tree import ModelTree, build_tree
 from core.service.messages import ModelHeaders
@@ -33,6 +33,7 @@ class OpenedModel:
     def from_headers(cls, headers: ModelHeaders) -> OpenedModel:
         """Build the layer tree from the headers of a model; takes time, for a background thread."""
         tree = build_tree(headers.config, {info.name: info for info in headers.tensors})
+        tree = replace(tree, refusal=headers.refusal) if headers.refusal else tree
         return cls(
             headers.name, headers.label, headers.origin, headers.note, headers.folder, tree, headers.download_bytes
         ).prepared()

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
-from core.errors import UnsupportedModel
+from core.errors import CorruptFile, UnsupportedModel
 from core.formats.dequantized.detection import find_weights
 from core.formats.dequantized.settings import read_source_settings
 from core.formats.dequantized.stored_weight import StoredWeight
@@ -42,6 +43,7 @@ class SourceTensors:
             is valid.
         stored: name -> storage of the weights that are quantized in the formats of `detection`.
         packed: layers that are quantized by AutoRound, GPTQ or AWQ; None if there are none.
+        integers: True if the config is of AutoRound, GPTQ or AWQ, also of a variant that cannot be read.
         stored_bytes: size of all tensors in the files if weights are quantized, else 0.
         refusal: the reason why the weights cannot be read, in one sentence; "" if they can.
     """
@@ -50,6 +52,7 @@ class SourceTensors:
     table: dict[str, TensorInfo]
     stored: Mapping[str, StoredWeight] = field(default_factory=dict)
     packed: QuantizedHeaders | None = None
+    integers: bool = False
     stored_bytes: int = 0
     refusal: str = ""
 
@@ -86,6 +89,11 @@ class SourceTensors:
         return replace(tree, refusal=self.refusal) if self.refusal else tree
 
 
+def is_quantized(folder: Path) -> bool:
+    """Return whether a model folder has a quantization config; its tensors may contradict it."""
+    return (_quantization(read_config(folder)) or _separate_config(folder)) is not None
+
+
 def read_source(folder: Path) -> SourceTensors:
     """Read the config and the tensor table of a model folder.
 
@@ -97,10 +105,8 @@ def read_source(folder: Path) -> SourceTensors:
     settings = _separate_config(folder) if _quantization(config) is None else None
     method = _quantization(config) or settings
     if method is not None and is_integer_method(method):
-        try:
+        with suppress(UnsupportedModel, CorruptFile):  # raised again below if the tensors are quantized
             return from_headers(config, read_quantized_tensors(folder, config, read_settings(method)), settings)
-        except UnsupportedModel as error:
-            return SourceTensors(config, read_tensors(folder, config), refusal=error.message)
     return from_headers(config, read_tensors(folder, config), settings)
 
 
@@ -124,10 +130,11 @@ def from_headers(
     try:
         if is_integer_method(method):
             headers = QuantizedHeaders(read_settings(method), table, "the model")
-            return SourceTensors(_without(config), headers.dense_table(), packed=headers, stored_bytes=size)
+            table = headers.dense_table()
+            return SourceTensors(_without(config), table, packed=headers, integers=True, stored_bytes=size)
         stored, original = find_weights(table, read_source_settings(method))
     except UnsupportedModel as error:
-        return SourceTensors(config, table, refusal=error.message)
+        return SourceTensors(config, table, integers=is_integer_method(method), refusal=error.message)
     return SourceTensors(_without(config), original, stored, stored_bytes=size if stored else 0)
 
 
