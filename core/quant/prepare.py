@@ -105,6 +105,8 @@ def prepare(spec: JobSpec, emit: Emit, should_stop: ShouldStop) -> PreparedRun:
     tree = tensors.tree()
     if tree.refusal:
         raise UnsupportedModel(tree.refusal, "`bitwright inspect` shows what is in it.")
+    if source.note:
+        emit(Log("info", source.note))
     store = FingerprintedStore(open_store(source.folder, tensors, tree.tensors))
     skeleton = build_skeleton(tree, store)
     skeleton.check()

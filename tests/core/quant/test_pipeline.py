@@ -22,10 +22,10 @@ from core.errors import (
     CorruptFile,
     DeviceProblem,
     ResultKept,
-    UnsupportedModel,
     VerificationFailed,
 )
 from core.events import BlockDone, BlockStarted, Done, Event, Log, Loss, Stage, Started
+from core.files import read_json
 from core.formats import reader
 from core.formats.reader import QuantizedCheckpoint
 from core.inference.evaluate import compare_logits, make_windows
@@ -336,7 +336,9 @@ def test_requests_that_cannot_work_end_before_tuning(
     assert entries(tmp_path) == set()
 
 
-def test_a_quantized_model_is_not_quantized_again(model: Path, tmp_path: Path) -> None:
+def test_a_quantized_model_can_be_quantized_again_and_the_report_says_what_it_was(model: Path, tmp_path: Path) -> None:
     run(spec_of(model, tmp_path, iters=1), tmp_path)
-    with pytest.raises(UnsupportedModel, match="quantized already"):
-        run(spec_of(tmp_path / "out", tmp_path, output="again"), tmp_path)
+    run(spec_of(tmp_path / "out", tmp_path, iters=1, output="again"), tmp_path)
+    report = read_json(tmp_path / "again" / "bitwright.json")
+    assert report["source_note"].startswith("The weights are quantized in the source as AutoRound (W4 g")
+    assert report["source_bytes"] < read_json(tmp_path / "out" / "bitwright.json")["source_bytes"]

@@ -1,4 +1,4 @@
-"""Checkpoints in the formats of other programs, built from random bytes, and their weights by the formulas of the specs.
+"""Checkpoints in the formats of other programs, from random bytes, and their weights by the formulas of the specs.
 
 The expected weights are computed in float64 with NumPy, value by value, without the tables and tricks of the reader.
 """
