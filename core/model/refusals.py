@@ -11,19 +11,19 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from core.model import kinds
 from core.model.headers import TensorInfo
 
 FLOATS = ("BF16", "F16", "F32", "F64")
 """Dtype codes of weights that can be quantized."""
 
 _TOWERS = frozenset({"vision", "visual", "image", "vit", "clip", "siglip", "audio", "speech", "sound", "video"})
-_NOT_BY_BLOCKS = {
-    "xlnet": "XLNet cannot be quantized block by block: its hidden states have the tokens in the first dimension, and "
-    "its attention is not causal.",
+_TOWER_CONFIGS = {
+    "vision_config": "a vision tower",
+    "audio_config": "an audio tower",
+    "vq_config": "an image tokenizer",
+    "audio_encoder_config": "an audio codec",
 }
-"""Model types whose blocks need more inputs than the hidden states.
-
-The check at the start of a run would detect them too, but only with torch and the weights."""
 _LAYER_KEYS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers")
 _PACKED = (".qweight", ".weight_packed", ".weight_scale", ".weight_scale_inv", ".absmax", ".qzeros")
 
@@ -91,15 +91,15 @@ def _other_task(config: Mapping[str, Any]) -> str:
 
 
 def _other_kind(config: Mapping[str, Any], prefixes: list[str]) -> str:
-    for key, what in (("vision_config", "a vision tower"), ("audio_config", "an audio tower")):
+    for key, what in _TOWER_CONFIGS.items():
         if config.get(key):
             return f"The model has {what}; this version quantizes text-only models."
     places = {part for prefix in prefixes for part in prefix.split(".")}
     if any(part.get("is_encoder_decoder") is True for part in _parts(config)) or {"encoder", "decoder"} <= places:
         return "The model is an encoder-decoder; this version quantizes decoder-only models."
-    kind = text_config(config).get("model_type")
-    if isinstance(kind, str) and kind in _NOT_BY_BLOCKS:
-        return _NOT_BY_BLOCKS[kind]
+    reason = kinds.refusal(config.get("model_type"))
+    if reason:
+        return reason
     # AltUp of Gemma 3n projects the embeddings to several residual streams.
     prefixes = [prefix for prefix in prefixes if not prefix.rpartition(".")[2].startswith("altup_")]
     if len(prefixes) > 1:

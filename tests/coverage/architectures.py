@@ -1,0 +1,119 @@
+"""Coverage table: what becomes of a tiny random model of every class in transformers' causal-LM mapping.
+
+Run manually; under an hour on two cores:
+
+    python3 packaging/bootstrap.py exec --extra test python -m tests.coverage.architectures WORK [NAME ...] [--peer]
+
+Every text decoder and its variants are measured, see `tests.coverage.measure`; every other class must be refused by its
+kind. With `--peer`, auto-round quantizes the same models. The results are kept in WORK/rows.json, so that a run with
+names updates their rows, and written to resources/guide/architectures.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import signal
+import sys
+import time
+import traceback
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from shutil import rmtree
+from typing import Any
+
+import torch
+import torch._dynamo
+import transformers
+import transformers.models.llama.modeling_llama  # imported here, once, instead of in every child
+
+from core.recipes import RESOURCES
+from tests.core.tiny_architectures import names
+from tests.coverage import peer, table
+from tests.coverage.kinds import TEXT, kind_of
+from tests.coverage.measure import measure, refusal_of
+
+SECONDS = 300
+"""Limit of the processor time of a child, in seconds."""
+GUIDE = RESOURCES / "guide" / "architectures.md"
+Rows = dict[str, dict[str, Any]]
+
+
+def main() -> None:
+    """Measure the models, print a line for each, and write the table."""
+    parser = argparse.ArgumentParser(description="Coverage table of architectures")
+    parser.add_argument("work", type=Path)
+    parser.add_argument("names", nargs="*", metavar="NAME")
+    parser.add_argument("--peer", action="store_true", help="quantize the models with auto-round as well")
+    parser.add_argument("--only-peer", action="store_true", help="keep our rows as they are")
+    options = parser.parse_args()
+    work: Path = options.work.absolute()
+    work.mkdir(parents=True, exist_ok=True)
+    torch.set_num_threads(1)
+    transformers.logging.set_verbosity_error()
+    kept = work / "rows.json"
+    rows: Rows = json.loads(kept.read_text(encoding="utf-8")) if kept.is_file() else {}
+    for name in options.names or names():
+        began = time.monotonic()
+        row = rows.get(name, {"name": name})
+        if not options.only_peer:
+            row = {**row, **in_child(name, work, ours)}
+        if (options.peer or options.only_peer) and kind_of(name.partition(" ")[0]) == TEXT:
+            row["peer"] = in_child(name, work, theirs)
+        rows[name] = row
+        print(
+            f"{name:26} {row.get('verdict', ''):9} {time.monotonic() - began:4.0f} s  {row.get('reason', '')}",
+            flush=True,
+        )
+        kept.write_text(json.dumps(rows, indent=1), encoding="utf-8")
+    GUIDE.write_text(table.markdown(rows), encoding="utf-8")
+    print(Counter(row.get("verdict") for row in rows.values()))
+
+
+def ours(name: str, folder: Path) -> dict[str, Any]:
+    """Return our result for a model as a dict."""
+    text = kind_of(name.partition(" ")[0]) == TEXT
+    return asdict(measure(name, folder) if text else refusal_of(name))
+
+
+def theirs(name: str, folder: Path) -> dict[str, Any]:
+    """Return auto-round's result for a model as a dict."""
+    return asdict(peer.run_peer(name, folder))
+
+
+def in_child(name: str, work: Path, run: Callable[[str, Path], dict[str, Any]]) -> dict[str, Any]:
+    """Run a function in a forked process; its output goes to the file `log` in a folder for this model."""
+    folder = work / f"{name.replace(' ', '-')}-{run.__name__}"
+    rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    told = folder / "row.json"
+    process = os.fork()
+    if not process:
+        signal.setitimer(signal.ITIMER_PROF, SECONDS)
+        with (folder / "log").open("w") as log:
+            os.dup2(log.fileno(), 1)
+            os.dup2(log.fileno(), 2)
+            os.environ["BITWRIGHT_HOME"] = str(work / "home")  # kernels are compiled once
+            try:
+                told.write_text(json.dumps(run(name, folder)), encoding="utf-8")
+            except BaseException as error:  # noqa: BLE001 - reported as the row
+                traceback.print_exc()
+                text = f"{type(error).__name__}: {error}".replace("\n", " ")[:300]
+                told.write_text(json.dumps({"verdict": "failed", "reason": text}), encoding="utf-8")
+            sys.stdout.flush()
+            sys.stderr.flush()
+        os._exit(0)
+    _, status = os.waitpid(process, 0)
+    for part in ("source", "output", "plain"):
+        rmtree(folder / part, ignore_errors=True)
+    if not told.is_file():
+        return {"verdict": "failed", "reason": f"the process ended with status {status}"}
+    row: dict[str, Any] = json.loads(told.read_text(encoding="utf-8"))
+    return row
+
+
+if __name__ == "__main__":
+    main()

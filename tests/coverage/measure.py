@@ -1,0 +1,315 @@
+"""Measurements of one tiny model: block by block, rounded to 8 bits, read back, and generating token by token."""
+
+from __future__ import annotations
+
+import json
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+import transformers
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+
+from core import api
+from core.errors import BitwrightError
+from core.events import Done
+from core.formats.dense_store import DenseStore
+from core.formats.opened import open_checkpoint
+from core.inference.devices import DtypeProbe
+from core.inference.loader import load_model, load_runner
+from core.model.block_runner import capture, first_inputs, logits, only_rows
+from core.model.headers import TensorInfo
+from core.model.skeleton import build_skeleton
+from core.model.tree import build_tree, read_tensors
+from core.model.weights import TensorStore
+from core.quant import prepare
+from core.quant.proof import difference
+from tests.core.tiny_architectures import make_model
+from tests.coverage.kinds import CLASSES, TOWERS
+
+TOKENS: Final = 150
+"""Tokens of a row: longer than the sliding windows (24) and than two chunks (64) of the recurrent layers."""
+SHARED: Final = 8
+"""Equal tokens at the start of both rows."""
+CHAIN: Final = 1e-4
+"""Largest relative difference of a hidden state between the chain of blocks and the whole model, in fp32."""
+CLOSE: Final = 0.1
+"""Largest Kullback-Leibler divergence of 8-bit logits from the source's, in nats: a wrong layout makes 0.5 to 1.
+
+Rounding makes 0.0003 without experts. A token whose router scores are almost equal gets other experts, and the
+tiny models have much less redundancy than real ones.
+"""
+EQUAL: Final = 2e-3
+"""Largest divergence of two readers of the same file, of which one computes in fp16."""
+STEPS: Final = 0.03
+"""Largest relative difference of logits between generation token by token and one pass, with 8-bit weights."""
+VERIFIED, REFUSED, FAILED, NOT_MADE = "verified", "refused", "failed", "cannot be built"
+
+
+@dataclass
+class Row:
+    """The result for one model.
+
+    Attributes:
+        name: model type, or a variant of it.
+        verdict: `VERIFIED`, `REFUSED`, `FAILED` or `NOT_MADE`.
+        reason: of a refusal or a failure.
+        chain, divergence, chat: largest differences; None if they were not measured.
+        reader: the reader of the output.
+        layers: number of quantized layers that this reader has read with equal weights.
+        problems: everything that differs, one sentence each.
+    """
+
+    name: str
+    verdict: str = FAILED
+    reason: str = ""
+    chain: float | None = None
+    divergence: float | None = None
+    chat: float | None = None
+    reader: str = ""
+    layers: int = 0
+    problems: list[str] = field(default_factory=list)
+
+
+def measure(name: str, folder: Path) -> Row:
+    """Build the model `name` in `folder`, which must be empty, and measure it."""
+    source, output = folder / "source", folder / "output"
+    row = Row(name)
+    try:
+        make_model(name, source)
+        model = transformers.AutoModelForCausalLM.from_pretrained(source, dtype=torch.float32).eval()
+    except Exception as error:  # noqa: BLE001 - transformers cannot build everything that it lists
+        row.verdict, row.reason = NOT_MADE, _one_line(error)
+        return row
+    reason = _refusal(source)
+    if reason:
+        row.verdict, row.reason = REFUSED, reason
+        return row
+    expected = _logits(model, rows(source))
+    refused = _step(row, "chain", lambda: _measure_chain(row, source, model))
+    quantized = _step(row, "quantize", lambda: _quantize(source, output))
+    if quantized == "":
+        _step(row, "output", lambda: _measure_output(row, source, output, expected))
+        _step(row, "reader", lambda: _read_back(row, output))
+        _step(row, "chat", lambda: _measure_chat(row, output))
+    elif refused and not quantized.startswith("crash"):
+        row.problems.clear()
+        row.verdict, row.reason = REFUSED, quantized
+        return row
+    row.verdict = FAILED if row.problems else VERIFIED
+    row.reason = "; ".join(row.problems)
+    return row
+
+
+def refusal_of(model_type: str) -> Row:
+    """Return the result for a model that is not a text decoder: its released config must be refused."""
+    parts = getattr(CONFIG_MAPPING[model_type], "sub_configs", None) or {}
+    parts = {key: {"hidden_size": 8} for key in parts if key.startswith(TOWERS)}
+    config = {"architectures": [CLASSES[model_type]], "model_type": model_type, "vocab_size": 64, **parts}
+    names = ["embed_tokens.weight", "layers.0.self_attn.q_proj.weight", "layers.0.mlp.up_proj.weight"]
+    tensors = {f"model.{name}": TensorInfo(f"model.{name}", "BF16", (64, 64), "model", 0, 8192) for name in names}
+    reason = build_tree(config, tensors).refusal
+    return Row(model_type, REFUSED if reason else FAILED, reason or "not refused")
+
+
+def rows(source: Path) -> Tensor:
+    """Return two rows of tokens that start equal, int64 [2, TOKENS]."""
+    size = json.loads((source / "config.json").read_text(encoding="utf-8")).get("vocab_size", 257)
+    tokens = torch.randint(1, min(size, 257), (2, TOKENS), generator=torch.Generator().manual_seed(11))
+    tokens[1, :SHARED] = tokens[0, :SHARED]
+    return tokens
+
+
+def divergence(expected: Tensor, found: Tensor) -> float:
+    """Return the mean Kullback-Leibler divergence of the predictions, in nats; infinity if it is not a number."""
+    one, two = expected.float().log_softmax(-1), found.float().log_softmax(-1)
+    value = float((one.exp() * (one - two)).sum(-1).mean())
+    return value if value == value else float("inf")
+
+
+def _step(row: Row, what: str, work: Callable[[], None]) -> str:
+    """Run a step and return its refusal, its crash, or ""; both are problems of the row."""
+    try:
+        work()
+    except BitwrightError as error:
+        crashed = error.code in ("internal", "child-died")
+        text = f"{'crash: ' if crashed else ''}{error.message} {error.hint}".strip()
+    except Exception as error:  # noqa: BLE001 - a crash is what is looked for
+        traceback.print_exc()
+        text = f"crash: {_one_line(error)}"
+    else:
+        return ""
+    row.problems.append(f"{what}: {text}")
+    return text
+
+
+def _one_line(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}".replace("\n", " ")[:300]
+
+
+def _refusal(source: Path) -> str:
+    try:
+        return api.inspect(source, bits=8, group_size=32).tree.refusal
+    except BitwrightError as error:
+        return f"{error.message} {error.hint}"
+
+
+def _logits(model: Any, tokens: Tensor) -> Tensor:
+    with torch.no_grad():
+        found: Tensor = model(input_ids=tokens, use_cache=False).logits
+    return found.float()
+
+
+def _measure_chain(row: Row, source: Path, model: Any) -> None:
+    """Compare the output of every block of the chain, and the logits, with the whole model's."""
+    tokens, cpu = rows(source), torch.device("cpu")
+    config = json.loads((source / "config.json").read_text(encoding="utf-8"))
+    skeleton = build_skeleton(build_tree(config, read_tensors(source, config)), TensorStore(source))
+    states: dict[int, Tensor] = {}
+
+    def keep(block: int) -> Callable[..., None]:
+        def hook(_module: nn.Module, _args: Any, output: Any) -> None:
+            states[block] = output if isinstance(output, Tensor) else output[0]
+
+        return hook
+
+    hooks = [
+        module.register_forward_hook(keep(block)) for block, module in enumerate(model.get_submodule(skeleton.stack))
+    ]
+    expected = _logits(model, tokens)
+    for hook in hooks:
+        hook.remove()
+    skeleton.fill("", torch.float32, cpu, skip=(skeleton.stack, *skeleton.ends()))
+    with only_rows(skeleton, tokens, torch.float32, cpu):
+        calls = capture(skeleton, tokens[:1], cpu)
+        hidden = first_inputs(skeleton, tokens, cpu)
+    worst = 0.0
+    for block, call in enumerate(calls):
+        path = f"{skeleton.stack}.{block}"
+        with torch.no_grad():
+            hidden = call(skeleton.fill(path, torch.float32, cpu), hidden)
+        skeleton.unload(path)
+        worst = max(worst, difference(hidden, states[block]))
+    skeleton.fill(skeleton.head(), torch.float32, cpu)
+    row.chain = max(worst, difference(logits(skeleton, hidden), expected))
+    if not row.chain <= CHAIN:
+        row.problems.append(f"the chain of blocks differs from the model by {row.chain:.2g}")
+
+
+def _quantize(source: Path, output: Path) -> None:
+    setattr(prepare, "probe_dtype", lambda device: DtypeProbe("float32", {}, 0.0))  # noqa: B010 - not measured here
+    blocks, last = 0, None
+    try:
+        for event in api.quantize(
+            source, output, recipe="rtn", samples=4, seqlen=32, bits=8, group_size=32, device="cpu", inline=True
+        ):
+            blocks += type(event).__name__ == "BlockStarted"
+            last = event
+    except BitwrightError as error:
+        if blocks and error.code not in ("internal", "child-died"):
+            raise RuntimeError(f"refused after {blocks} blocks: {error.message}") from error
+        raise
+    assert isinstance(last, Done)
+
+
+def _measure_output(row: Row, source: Path, output: Path, expected: Tensor) -> None:
+    tokens = rows(source)
+    row.divergence = divergence(expected, _logits(load_model(str(output), "cpu", "float32").model, tokens))
+    if not row.divergence <= CLOSE:
+        row.problems.append(f"the 8-bit logits differ: {row.divergence:.2g} nats")
+
+
+def _read_back(row: Row, output: Path) -> None:
+    """Read the output with auto-round, or with transformers after dequantizing, and compare weights and logits."""
+    ours = load_model(str(output), "cpu", "float32").model
+    tokens = rows(output)
+    expected = _logits(ours, tokens)
+    why = ""
+    try:
+        peer = transformers.AutoModelForCausalLM.from_pretrained(output, dtype=torch.float16, device_map="cpu").eval()
+        row.layers, why = _equal_layers(peer, output)
+        found = _logits(peer, tokens)
+    except Exception as error:  # noqa: BLE001 - auto-round reads some classes only
+        why = _one_line(error)
+    if not why:
+        apart = divergence(expected, found)
+        if apart <= EQUAL:
+            row.reader = "auto-round"
+            return
+        why = f"its logits differ by {apart:.2g} nats"
+    print("auto-round does not read this output:", why)
+    plain = _dequantized(output, output.parent / "plain")
+    row.layers = len(open_checkpoint(output).schemes)
+    apart = difference(_logits(plain, tokens), expected)
+    row.reader = f"transformers (auto-round: {why})"
+    if not apart <= CHAIN:
+        row.problems.append(f"transformers reads other weights than our reader: logits differ by {apart:.2g}")
+
+
+def _equal_layers(peer: Any, output: Path) -> tuple[int, str]:
+    """Return the number of layers with equal weights in auto-round's model, and the first difference, or ""."""
+    checkpoint = open_checkpoint(output)
+    modules = dict(peer.named_modules())
+    count = 0
+    for name in checkpoint.schemes:
+        layer = checkpoint.layer(name).dequantize()
+        module = modules.get(name) or next((modules[own] for own in modules if own.endswith(_inside(name))), None)
+        if module is None or not hasattr(module, "qweight"):
+            return count, f"{name} is not a quantized layer of its model"
+        bias, module.bias = module.bias, None
+        with torch.no_grad():
+            found = module(torch.eye(layer.shape[1], dtype=torch.float16)).T
+        module.bias = bias
+        if found.shape != layer.shape or not torch.equal(found, layer.half()):
+            return count, f"{name} has other weights"
+        count += 1
+    return count, ""
+
+
+def _inside(name: str) -> str:
+    """Return the name of a layer from the block number on."""
+    parts = name.split(".")
+    place = next((i for i, part in enumerate(parts) if part.isdigit()), 0)
+    return "." + ".".join(parts[max(0, place - 1) :])
+
+
+def _dequantized(output: Path, folder: Path) -> Any:
+    """Return transformers' model of a checkpoint that is dequantized by our reader into the layout of its names."""
+    checkpoint = open_checkpoint(output)
+    store = DenseStore(checkpoint)
+    folder.mkdir()
+    save_file(
+        {name: store.get(name).contiguous() for name in store.table}, folder / "model.safetensors", {"format": "pt"}
+    )
+    config = json.loads((output / "config.json").read_text(encoding="utf-8"))
+    config.pop("quantization_config", None)
+    (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    load: Any = transformers.AutoModelForCausalLM.from_pretrained
+    model, info = load(folder, dtype=torch.float32, output_loading_info=True)
+    missing = [*info["missing_keys"], *info["mismatched_keys"]]
+    if missing:
+        raise ValueError(f"transformers does not find {missing[0]}")
+    return model.eval()
+
+
+def _measure_chat(row: Row, output: Path) -> None:
+    """Compare the logits of generation, a long prompt and then token by token, with those of one pass."""
+    tokens = rows(output)
+    ids = tokens[0].tolist()
+    expected = _logits(load_model(str(output), "cpu", "float32").model, tokens[:1])[0]
+    runner = load_runner(str(output), "cpu", dtype="float32").runner
+    start, worst = TOKENS - 12, 0.0
+    found = runner.extend(ids[:start])
+    for place in range(start, TOKENS):
+        reference = expected[place - 1]
+        worst = max(worst, float((found - reference).norm() / reference.norm().clamp_min(1e-9)))
+        found = runner.extend([ids[place]])
+    runner.close()
+    row.chat = worst
+    if not worst <= STEPS:
+        row.problems.append(f"token by token, the logits of {runner.name} differ by {worst:.2g}")
