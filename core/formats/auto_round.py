@@ -46,7 +46,7 @@ def settings(layout: ConfigLayout, packing: Packing) -> dict[str, Any]:
     """
     default = layout.default
     extra: dict[str, dict[str, Any]] = {}
-    for module, plan in layout.in_blocks:
+    for module, plan in layout.named:
         difference = _difference(plan.scheme, default)
         if difference:
             extra[module] = difference

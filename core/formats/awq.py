@@ -24,9 +24,7 @@ def settings(layout: ConfigLayout, tree: ModelTree, module_name: ModuleName) -> 
         BadInput: a layer cannot stay in 16 bits because of the name of another one.
     """
     default = layout.default
-    skipped: dict[str, Any] = {
-        f"-:{exactly(module)}": {} for module, plan in layout.in_blocks if not plan.scheme.quantized
-    }
+    skipped: dict[str, Any] = {f"-:{exactly(module)}": {} for module, plan in layout.named if not plan.scheme.quantized}
     config: dict[str, Any] = {
         "quant_method": "awq",
         "provider": "bitwright",
@@ -48,16 +46,20 @@ def _left_out(layout: ConfigLayout, tree: ModelTree, module_name: ModuleName) ->
     Readers match an entry of this list as a part of a module name (AutoAWQ's `exclude_layers_to_not_quantize`, vLLM's
     `is_layer_skipped`, and a search in AutoRound).
     """
-    quantized = {module for module, plan in layout.plans if plan.scheme.quantized}
-    left = [
+    planned = [*layout.named, *((module, plan) for module, plan in layout.plans if plan.linear.block < 0)]
+    quantized = [module for module, plan in planned if plan.scheme.quantized]
+    left = [module for module, plan in planned if not plan.scheme.quantized]
+    known = {tree.weight_of(linear) for linear in tree.nameable}
+    left += [
         module_name(name.removesuffix(".weight"))
         for name, info in tree.tensors.items()
-        if name.endswith(".weight") and len(info.shape) == 2 and name != f"{tree.embedding}.weight"
+        if name.endswith(".weight") and len(info.shape) == 2 and name not in known
+        if name != f"{tree.embedding}.weight"
     ]
-    left = [module for module in left if module not in quantized]
+    joined = "\n".join(quantized)
     for module in left:
-        covered = next((other for other in quantized if module in other), None)
-        if covered:
+        if module in joined:
+            covered = next(other for other in quantized if module in other)
             raise BadInput(
                 f"In auto_awq, {module} cannot stay in 16 bits without {covered}, whose name contains it.",
                 "Choose auto_round or auto_gptq.",

@@ -2,7 +2,8 @@
 
 A config uses the names of *modules* in the transformers model, a checkpoint those of tensors. They differ if the
 checkpoint lacks the prefix of the base model (GPT-2: tensor `h.0.attn.c_attn.weight`, module
-`transformer.h.0.attn.c_attn`).
+`transformer.h.0.attn.c_attn`), or if transformers renames the module (Mixtral: `block_sparse_moe` and `mlp`). vLLM has
+the module names of the checkpoint, so exceptions are listed under both.
 """
 
 from __future__ import annotations
@@ -40,6 +41,13 @@ class ConfigLayout:
         return [(module, plan) for module, plan in self.plans if plan.linear.block >= 0]
 
     @property
+    def named(self) -> list[tuple[str, LayerPlan]]:
+        """The entries of `in_blocks` under all names of their modules; see the docstring of this file."""
+        return [
+            (name, plan) for module, plan in self.in_blocks for name in dict.fromkeys((module, _renamed(module, plan)))
+        ]
+
+    @property
     def head(self) -> list[tuple[str, LayerPlan]]:
         """The entries of quantized linear layers outside the blocks: the lm_head, or none."""
         return [(module, plan) for module, plan in self.plans if plan.linear.block < 0 and plan.scheme.quantized]
@@ -69,18 +77,24 @@ def exactly(module: str) -> str:
     return f"^{re.escape(module)}$"
 
 
+def _renamed(module: str, plan: LayerPlan) -> str:
+    """Return the name of a layer in the checkpoint if it is more than `module` without a prefix, else `module`."""
+    name = plan.linear.name
+    return module if module.endswith(f".{name}") else name
+
+
 def _block_prefix(named: Sequence[tuple[str, LayerPlan]]) -> str:
     prefixes = set()
     for module, plan in named:
         if plan.linear.block < 0:
             continue
-        tail = f".{plan.linear.block}.{plan.linear.kind}"
-        if not module.endswith(tail):
+        prefix, number, _ = module.partition(f".{plan.linear.block}.")
+        if not number:
             raise UnsupportedModel(
                 f"The layer {plan.linear.name} has the name {module} in the loaded model.",
-                "This version supports models whose blocks keep their structure when they are loaded.",
+                "This version supports models whose blocks keep their numbers when they are loaded.",
             )
-        prefixes.add(module.removesuffix(tail))
+        prefixes.add(prefix)
     if len(prefixes) != 1:
         raise UnsupportedModel("The decoder blocks of this model are in several lists.", "Choose another model.")
     return prefixes.pop()

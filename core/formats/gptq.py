@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from core.formats.config_names import ConfigLayout, exactly
@@ -17,6 +18,7 @@ _FUSED = (
     (("w1", "w3"), "gate_up_proj"),
 )
 """Layers that engines fuse, and the name of the fused module in vLLM (`packed_modules_mapping` of its models)."""
+_EXPERT = re.compile(r"(.*\.experts)\.\d+\.\w+")
 
 
 def packing_of(name: str) -> Packing:
@@ -36,7 +38,7 @@ def settings(layout: ConfigLayout, packing: Packing, *, act_order: bool = False)
     this key.
     """
     default = layout.default
-    named = [*layout.in_blocks, *_fused(layout), *layout.head]
+    named = [*layout.named, *_fused(layout), *layout.head]
     skipped: dict[str, Any] = {f"-:{exactly(module)}": {} for module, plan in named if not plan.scheme.quantized}
     changed = {
         f"+:{exactly(module)}": plan.scheme.to_json()
@@ -57,7 +59,9 @@ def settings(layout: ConfigLayout, packing: Packing, *, act_order: bool = False)
         "block_name_to_quantize": layout.block_prefix,
     }
     if skipped:
-        kinds = {plan.linear.kind for _, plan in layout.in_blocks if plan.scheme.quantized}
+        kinds = {
+            module.partition(f".{plan.linear.block}.")[2] for module, plan in layout.named if plan.scheme.quantized
+        }
         heads = [module for module, _ in layout.head]
         config["modules_in_block_to_quantize"] = [sorted(kinds), *([heads] if heads else [])]
     if skipped or changed:
@@ -68,13 +72,19 @@ def settings(layout: ConfigLayout, packing: Packing, *, act_order: bool = False)
 def _fused(layout: ConfigLayout) -> list[tuple[str, LayerPlan]]:
     """Return the fused modules of the blocks whose parts have the same scheme, each with the plan of its first part.
 
-    If the parts differ, no engine that fuses them can load the checkpoint.
+    The experts of a block are one module, whose name ends with `experts`. If the parts of a module differ, no engine
+    that fuses them can load the checkpoint.
     """
     schemes: dict[str, dict[str, LayerPlan]] = {}
-    for module, plan in layout.in_blocks:
+    experts: dict[str, list[LayerPlan]] = {}
+    for module, plan in layout.named:
+        expert = _EXPERT.fullmatch(module)
+        if expert:
+            experts.setdefault(expert[1], []).append(plan)
+            continue
         parent, _, last = module.rpartition(".")
         schemes.setdefault(parent, {})[last] = plan
-    found = []
+    found = [(module, plans[0]) for module, plans in experts.items() if _agree([plan.scheme for plan in plans])]
     for parent, parts in schemes.items():
         for lasts, fused in _FUSED:
             plans = [parts[last] for last in lasts if last in parts]

@@ -19,6 +19,7 @@ from core.control import ShouldStop, check_stop
 from core.errors import VerificationFailed
 from core.files import write_json
 from core.formats.config_names import ModuleName
+from core.formats.experts import ExpertTensor, expert_tensors
 from core.formats.layout import TensorPlan, encode, planned
 from core.formats.packing import Packing
 from core.formats.quantized import QuantizedLinear
@@ -27,7 +28,7 @@ from core.formats.side_files import carry_over
 from core.formats.stored import Checkpoint, StoredLayer
 from core.model.plans import LayerPlan
 from core.model.tree import ModelTree
-from core.model.weights import TensorStore, evenly
+from core.model.weights import TensorStore, evenly, read_bias, read_linear
 from core.model.writer import MAX_SHARD_BYTES, CheckpointWriter, failures
 
 
@@ -41,6 +42,8 @@ class PackedPlan:
         tensors: all tensors of the output in the order of the checkpoint, with the packed tensors of a layer in place
             of its weight.
         copied: names of the tensors that are copied unchanged.
+        experts: weights of experts that stay in 16 bits, and biases of experts, by name.
+        tree: of the source.
         layers: the quantized linear layers by name.
         min_zero: smallest zero point that the format can store; a lower limit for asymmetric rounding.
         config_file: additional file with the quantization config for some programs; "" for none.
@@ -56,6 +59,8 @@ class PackedPlan:
     packing: Packing
     tensors: list[TensorPlan]
     copied: list[str]
+    experts: Mapping[str, ExpertTensor]
+    tree: ModelTree
     layers: Mapping[str, LayerPlan]
     min_zero: int
     config_file: str
@@ -132,7 +137,7 @@ class PackedPlan:
         return QuantizedCheckpoint(folder, self.module_name)
 
     def check_rest(self, written: Checkpoint, source: TensorStore, should_stop: ShouldStop) -> None:
-        """Compare every copied tensor with the source, and check that its values are finite.
+        """Compare every tensor that is not packed with the source, and check that its values are finite.
 
         Raises:
             VerificationFailed: a tensor differs from the source or is not finite.
@@ -144,13 +149,31 @@ class PackedPlan:
             pieces = zip(evenly(written.store.chunks(name)), evenly(source.chunks(name)), strict=True)
             for ours, theirs in pieces:
                 if ours != theirs:
-                    raise VerificationFailed(f"{name} differs from the source model.", "Please report this.")
+                    raise _differs(name)
                 if dtype.is_floating_point and dtype.itemsize > 1:
-                    values = torch.frombuffer(bytearray(ours), dtype=dtype)
-                    if not torch.isfinite(values).all():
-                        raise VerificationFailed(
-                            f"{name} contains values that are not finite.", "Download the model again."
-                        )
+                    _check_finite(name, torch.frombuffer(bytearray(ours), dtype=dtype))
+        for name in self.experts:
+            check_stop(should_stop)
+            found = written.store.get(name)
+            if not torch.equal(found.view(torch.uint8), self.expert(name, source).view(torch.uint8)):
+                raise _differs(name)
+            _check_finite(name, found)
+
+    def expert(self, name: str, source: TensorStore) -> Tensor:
+        """Return one of the tensors in `experts`."""
+        wanted = self.experts[name]
+        value = (read_bias if wanted.bias else read_linear)(source, self.tree, wanted.linear)
+        assert value is not None
+        return value
+
+
+def _differs(name: str) -> VerificationFailed:
+    return VerificationFailed(f"{name} differs from the source model.", "Please report this.")
+
+
+def _check_finite(name: str, values: Tensor) -> None:
+    if not bool(torch.isfinite(values).all()):
+        raise VerificationFailed(f"{name} contains values that are not finite.", "Download the model again.")
 
 
 class PackedWriter:
@@ -194,6 +217,9 @@ class PackedWriter:
         for name in self._plan.copied:
             check_stop(should_stop)
             self._tensors.write_pieces(name, store.chunks(name))
+        for name in self._plan.experts:
+            check_stop(should_stop)
+            self._tensors.write(name, self._plan.expert(name, store))
         self._tensors.close()
 
     def abort(self) -> None:
@@ -207,8 +233,8 @@ class PackedWriter:
 
 def packed_tensors(
     tree: ModelTree, quantized: Mapping[str, LayerPlan], packing: Packing
-) -> tuple[list[TensorPlan], list[str]]:
-    """Return all tensors of an output, and the names of those that are copied from the source.
+) -> tuple[list[TensorPlan], list[str], dict[str, ExpertTensor]]:
+    """Return all tensors of an output, the names of those that are copied, and `PackedPlan.experts`.
 
     Args:
         tree: of the source.
@@ -217,15 +243,27 @@ def packed_tensors(
     """
     tensors: list[TensorPlan] = []
     copied: list[str] = []
+    experts: dict[str, ExpertTensor] = {}
+    replaced = expert_tensors(tree, quantized)
     for info in tree.tensors.values():
+        if info.name in replaced:
+            for part in replaced[info.name]:
+                if isinstance(part, ExpertTensor):
+                    tensors.append(part.plan)
+                    experts[part.plan.name] = part
+                else:
+                    tensors += _planned(packing, quantized[part.name])
+            continue
         item = quantized.get(info.name.removesuffix(".weight")) if info.name.endswith(".weight") else None
         if item is None:
             tensors.append(TensorPlan(info.name, info.dtype, info.shape))
             copied.append(info.name)
         else:
             tensors += _planned(packing, item)
-    new = [item for item in quantized.values() if f"{item.linear.name}.weight" not in tree.tensors]
-    return tensors + [tensor for item in new for tensor in _planned(packing, item)], copied
+    head = tree.tied_head
+    if head is not None and head.name in quantized:
+        tensors += _planned(packing, quantized[head.name])
+    return tensors, copied, experts
 
 
 def _planned(packing: Packing, item: LayerPlan) -> list[TensorPlan]:

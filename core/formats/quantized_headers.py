@@ -13,6 +13,7 @@ from typing import Any
 from core.errors import BadInput, CorruptFile, UnsupportedModel
 from core.formats.packing import PARTS, PackedShape, measure
 from core.formats.settings import Settings
+from core.model.fused_experts import single_kind
 from core.model.headers import TensorInfo, read_header, short
 from core.model.tree import read_tensors
 from core.schemes import LayerScheme
@@ -27,7 +28,8 @@ class QuantizedHeaders:
     Attributes:
         tensors: table of all tensors.
         settings: the parsed quantization config.
-        schemes: name of each quantized linear layer -> its scheme, in the order of the checkpoint.
+        schemes: name of each quantized linear layer -> its scheme, in the order of the checkpoint. Experts have the
+            names of a bits map (`core.model.fused_experts`), also if the checkpoint has other ones.
         plain: names of all tensors that are not packed, including biases of quantized layers.
 
     Args:
@@ -58,7 +60,10 @@ class QuantizedHeaders:
         self._module_name = module_name or settings.module_names(names)
         self.settings = settings.among({self._module_name(name.rpartition(".")[0]) for name in tensors})
         self._measures = {name: self._measure(name) for name in names}
-        self.schemes: Mapping[str, LayerScheme] = {name: self._scheme(name) for name in names}
+        self._stored = {single_kind(name): name for name in names}
+        if len(self._stored) < len(names):
+            raise CorruptFile(f"Two packed experts of {label} have the same name in a bits map.", _AGAIN)
+        self.schemes: Mapping[str, LayerScheme] = {name: self._scheme(stored) for name, stored in self._stored.items()}
         for name in names:
             self._check_parts(name)
         packed = {f"{name}.{part}" for name in names for part in PARTS}
@@ -69,12 +74,16 @@ class QuantizedHeaders:
 
     def shape(self, name: str) -> tuple[int, int]:
         """Return (out_features, in_features) of a quantized linear layer."""
-        measures = self._measures[name]
+        measures = self._measures[self._stored[name]]
         return measures.out_features, measures.in_features
+
+    def stored_name(self, name: str) -> str:
+        """Return the name of a quantized linear layer in the checkpoint, such as `w1` for a `gate_proj`."""
+        return self._stored[name]
 
     def weight_name(self, name: str) -> str:
         """Return the name of the weight of a quantized linear layer in `dense_table`."""
-        return f"{name}.weight"
+        return f"{self._stored[name]}.weight"
 
     def dense_table(self) -> dict[str, TensorInfo]:
         """Return the tensor table with a weight [out, in] in place of the packed tensors of each layer.
@@ -87,7 +96,8 @@ class QuantizedHeaders:
                 table[name] = info
             elif name.endswith(".qweight"):
                 weight = name.removesuffix("qweight") + "weight"
-                shape = self.shape(name.removesuffix(".qweight"))
+                measures = self._measures[name.removesuffix(".qweight")]
+                shape = (measures.out_features, measures.in_features)
                 table[weight] = TensorInfo(weight, "F16", shape, info.file, 0, 2 * shape[0] * shape[1])
         return table
 

@@ -76,7 +76,7 @@ class QuantizedCheckpoint(QuantizedHeaders):
         """
         scheme = self.schemes[name]
         order = self._order(name)
-        parts = {part: self._read(f"{name}.{part}") for part in PARTS[:3]}
+        parts = {part: self._read(f"{self.stored_name(name)}.{part}") for part in PARTS[:3]}
         parts["scales"] = _half(parts["scales"], name)
         layer = decode(self.settings.packing, name, scheme, parts, order)
         if scheme.sym and not bool((layer.zeros == scheme.levels // 2).all()):
@@ -89,11 +89,11 @@ class QuantizedCheckpoint(QuantizedHeaders):
 
     def _order(self, name: str) -> Tensor | None:
         """Return the group of each input, int32 [in]; None if the groups are in natural order."""
-        if f"{name}.g_idx" not in self.tensors:
+        stored = f"{self.stored_name(name)}.g_idx"
+        if stored not in self.tensors:
             return None
         try:
-            g_idx = self._read(f"{name}.g_idx")
-            return own_order(short(name), self.schemes[name], g_idx, self._measures[name].in_features)
+            return own_order(short(name), self.schemes[name], self._read(stored), self.shape(name)[1])
         except ValueError as error:
             raise CorruptFile(f"{error}.", _AGAIN) from error
 

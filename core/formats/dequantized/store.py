@@ -180,7 +180,8 @@ class PackedStore(TensorStore):
     def __init__(self, checkpoint: QuantizedCheckpoint, table: dict[str, TensorInfo]) -> None:
         super().__init__(checkpoint.folder, table)
         self._checkpoint = checkpoint
-        self._layers = {f"{name}.weight": name for name in checkpoint.schemes if f"{name}.weight" in table}
+        names = {checkpoint.weight_name(name): name for name in checkpoint.schemes}
+        self._layers = {weight: name for weight, name in names.items() if weight in table}
 
     def get(self, name: str) -> Tensor:
         """Return the tensor in the dtype of the table, in new memory; see `DequantizedStore.get`."""

@@ -18,6 +18,7 @@ from core.formats.registry import plan_packed
 from core.model.headers import read_folder
 from core.model.plans import Plans
 from core.model.tree import ModelTree, build_tree, resolve_schemes
+from core.model.weights import TensorStore, read_linear
 from core.model.writer import CheckpointWriter
 from core.schemes import LayerScheme
 
@@ -116,15 +117,14 @@ def write_output(
     """Quantize a saved source by round-to-nearest and write it as a run does."""
     tree = open_tree(source)
     target, plans = plan_for(tree, name, chosen, module_name)
-    weights = load_file(source / "model.safetensors")
+    weights, store = load_file(source / "model.safetensors"), TensorStore(source)
     folder.mkdir(parents=True, exist_ok=True)
     layers = {}
     with CheckpointWriter(folder, target.tensors, max_shard_bytes) as writer:
         for item in plans:
             if not item.scheme.quantized:
                 continue
-            weight = weights[tree.weight_of(item.linear)]
-            weight = weight.T if item.linear.transposed else weight
+            weight = read_linear(store, tree, item.linear)
             layer = round_to_nearest(item.linear.name, weight, item.scheme, target.min_zero)
             layers[layer.name] = layer
             for tensor_name, tensor in target.encode(layer).items():
@@ -132,6 +132,8 @@ def write_output(
         for tensor_name in target.copied:
             data: Any = weights[tensor_name].contiguous().view(torch.uint8).numpy()
             writer.write_bytes(tensor_name, memoryview(data))
+        for tensor_name in target.experts:
+            writer.write(tensor_name, target.expert(tensor_name, store))
     config = target.model_config()
     (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
     return Output(folder, target, layers)
