@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from core.bitsmap import BitsMap
@@ -70,6 +70,8 @@ class Inspection:
                     "in_features": linear.in_features,
                     "out_features": linear.out_features,
                     "dtype": linear.dtype,
+                    "kept": linear.kept,
+                    "slice": asdict(linear.part) if linear.part else None,
                     **_scheme_json(schemes.get(linear.name)),
                 }
                 for linear in (tuple(plan.linear for plan in self.plans) or tree.linears)

@@ -13,9 +13,10 @@ from core import api
 from core.cli.terminal import Interrupts, Terminal, sizes_line
 from core.estimation.costs import BUSY, Range
 from core.events import Done, Event, Result
-from core.model.tree import LayerPlan, Linear
+from core.model.fused_experts import EXPERT
+from core.model.tree import LayerPlan, Linear, ModelTree
 from core.report.loading_snippets import folder_to_open
-from core.wording import duration, figure, human
+from core.wording import count, duration, figure, human
 
 
 def quantize(terminal: Terminal, model: str, output: Path, options: dict[str, Any]) -> None:
@@ -59,6 +60,10 @@ def inspect(terminal: Terminal, model: str, options: dict[str, Any]) -> None:
     blocks = f"{tree.blocks} blocks in {tree.prefix}" if tree.blocks else "no blocks"
     held = f"{human(found.file_bytes)} in the file, {human(stored)} at 16 bits" if found.file_bytes else human(stored)
     terminal.line(f"{tree.parameters / 1e6:.4g} M parameters, {held}, {blocks}")
+    if any(tree.experts):
+        chosen = f", {tree.experts_per_token} for each token" if tree.experts_per_token else ""
+        mixtures = sum(map(bool, tree.experts))
+        terminal.line(f"{max(tree.experts)} experts in {mixtures} of {tree.blocks} blocks{chosen}")
     if tree.refusal:
         terminal.line(f"Cannot be quantized: {tree.refusal}")
     elif found.size is not None:
@@ -71,8 +76,10 @@ def inspect(terminal: Terminal, model: str, options: dict[str, Any]) -> None:
             terminal.line(f"note: {found.unchecked}")
     terminal.line()
     plans = {plan.linear.name: plan for plan in found.plans}
-    rows = _rows(tuple(plan.linear for plan in found.plans) or tree.linears, plans)
-    terminal.table(("blocks", "layer", "out x in", "dtype", "quantized to", "reason"), rows)
+    rows = _rows(tree, tuple(plan.linear for plan in found.plans) or tree.linears, plans)
+    titles = ("blocks", "layer", "out x in", "dtype", "quantized to", "reason", "slice of")
+    columns = len(titles) if any(row[-1] for row in rows) else len(titles) - 1
+    terminal.table(titles[:columns], [row[:columns] for row in rows])
 
 
 def estimate(terminal: Terminal, model: str, options: dict[str, Any]) -> None:
@@ -88,6 +95,8 @@ def estimate(terminal: Terminal, model: str, options: dict[str, Any]) -> None:
         ("device memory", _bytes_range(needed.device) if needed.device.high else "-"),
         ("time", f"{duration(needed.seconds.low)} to {duration(needed.seconds.high)}" if needed.seconds else "unknown"),
     ]
+    if needed.tokens_per_expert is not None:
+        rows.append(("tokens per expert", f"about {count(round(needed.tokens_per_expert))} of the calibration text"))
     terminal.table(("resource", "estimate"), rows)
     if needed.load > BUSY:
         terminal.line(
@@ -172,7 +181,7 @@ def conversions(terminal: Terminal, model: str) -> None:
         terminal.event(Result(found.to_json()))
         return
     source = found.source
-    layers = ", ".join(f"{count} {label}" for label, count in source.layers.items()) or "no quantized layers"
+    layers = ", ".join(f"{number} {label}" for label, number in source.layers.items()) or "no quantized layers"
     terminal.line(f"{source.label}: {source.kind}, {human(source.nbytes)}, {layers}")
     terminal.line()
     verdicts = {"exact": "exactly", "inexact": "with an error", "no": "no"}
@@ -193,16 +202,51 @@ def _events(terminal: Terminal) -> Any:
     return show
 
 
-def _rows(linears: tuple[Linear, ...], plans: dict[str, LayerPlan]) -> list[tuple[str, ...]]:
-    """Return one row per group of blocks in which a layer kind has the same shape, data type, scheme and reason."""
-    groups: dict[tuple[str, ...], list[int]] = {}
+def _rows(tree: ModelTree, linears: tuple[Linear, ...], plans: dict[str, LayerPlan]) -> list[tuple[str, ...]]:
+    """Return one row per group of blocks in which a layer kind has the same shape, data type, scheme and reason.
+
+    Experts with the same values are one row: `mlp.experts.*.up_proj (128)`, or `mlp.experts.0-3.up_proj` for some.
+    """
+    blocks_of: dict[tuple[str, ...], dict[str, list[int]]] = {}
+    experts: dict[str, set[str]] = {}
     for linear in linears:
         plan = plans.get(linear.name)
         becomes = plan.scheme.label() if plan else "-"
-        because = (plan.fallback or plan.why) if plan else ""
+        because = (plan.fallback or plan.why) if plan else linear.kept
         shape = f"{linear.out_features}x{linear.in_features}"
-        groups.setdefault((linear.kind, shape, linear.dtype, becomes, because), []).append(linear.block)
-    return [(_spans(blocks), *key) for key, blocks in groups.items()]
+        match = EXPERT.search(linear.kind)
+        kind = EXPERT.sub("experts.*", linear.kind)
+        number = match[1] if match else ""
+        experts.setdefault(kind, set()).add(number)
+        key = (kind, shape, linear.dtype, becomes, because, _stored_in(tree, linear))
+        blocks_of.setdefault(key, {}).setdefault(number, []).append(linear.block)
+    rows = []
+    for (kind, *values), by_expert in blocks_of.items():
+        groups: dict[tuple[int, ...], list[str]] = {}
+        for number, found in by_expert.items():
+            groups.setdefault(tuple(found), []).append(number)
+        for blocks, numbers in groups.items():
+            label = kind
+            if numbers != [""]:
+                every = len(numbers) == len(experts[kind])
+                label = f"{kind} ({len(numbers)})" if every else kind.replace("*", _spans(list(map(int, numbers))), 1)
+            rows.append((_spans(list(blocks)), label, *values))
+    return rows
+
+
+def _stored_in(tree: ModelTree, linear: Linear) -> str:
+    """Return the tensor inside the block whose slice is the weight; "" if the layer has a tensor of its own name."""
+    part = linear.part
+    if part is None:
+        return ""
+    name = EXPERT.sub("experts.*", part.tensor.removeprefix(f"{tree.prefix}.{linear.block}.").removesuffix(".weight"))
+    shape = tree.tensors[part.tensor].shape
+    if part.expert is None or len(shape) != 3:
+        return name
+    start, stop, step = part.rows
+    outputs = shape[2 if part.transposed else 1]
+    rows = "" if (start, stop, step) == (0, outputs, 1) else f"{start}:{stop}{f':{step}' if step > 1 else ''}"
+    return f"{name}[*, {':, ' if part.transposed else ''}{rows or ':'}]"
 
 
 def _spans(numbers: list[int]) -> str:

@@ -12,6 +12,7 @@ from itertools import takewhile
 from typing import Any
 
 from core.estimation.sizes import output_size
+from core.model.fused_experts import EXPERT
 from core.model.tree import LayerPlan, ModelTree
 from core.recipes import Recipe
 from core.spec import JobSpec
@@ -35,6 +36,10 @@ _ROWS = (10, 24)
 """Activations kept for the backward pass of a step, in rows of the block's width."""
 _SLOWDOWN = (1.1, 2.6)
 """Time of a run relative to that of its matrix products: rounding, normalization, optimizer, files, other programs."""
+_ROUNDING = (100, 1_500)
+"""Floating point operations of matrix products that take as long as the rounding and update of one weight in a step.
+
+This is most of the time of a step of a mixture, in which each weight is used for few tokens."""
 _LOGITS = 5
 """Copies of a chunk of logits during an evaluation: raw, capped, converted and exponentiated."""
 _HEAD = (2, 3)
@@ -74,6 +79,8 @@ class Costs:
         flops: floating point operations.
         load: CPU share of other programs during the measurement of the speed, 0 to 1.
         warning: warning for the user, or "".
+        tokens_per_expert: mean number of tokens of the calibration text that an expert computes; None if the model is
+            no mixture, or its config does not contain the number of experts per token.
     """
 
     disk: Range
@@ -83,6 +90,7 @@ class Costs:
     flops: float
     load: float = 0.0
     warning: str = ""
+    tokens_per_expert: float | None = None
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -93,6 +101,7 @@ class Costs:
             "flops": self.flops,
             "load": self.load,
             "warning": self.warning,
+            "tokens_per_expert": self.tokens_per_expert,
         }
 
 
@@ -136,18 +145,22 @@ def estimate(
     seconds = None
     if throughput:
         bare = (flops + scoring_flops(tree)) / throughput
-        seconds = Range(_START[0] + bare * (1 - min(load, 0.98)) * _SLOWDOWN[0], _START[1] + bare * _SLOWDOWN[1])
-    return Costs(disk, ram, work if on_device else Range(0, 0), seconds, flops, load)
+        steps = sum(tree.block_weights) * spec.recipe.iters / throughput
+        low, high = (bare * slow + steps * rounding for slow, rounding in zip(_SLOWDOWN, _ROUNDING, strict=True))
+        seconds = Range(_START[0] + low * (1 - min(load, 0.98)), _START[1] + high)
+    device = work if on_device else Range(0, 0)
+    return Costs(disk, ram, device, seconds, flops, load, tokens_per_expert=tokens_per_expert(tree, spec.recipe))
 
 
 def run_flops(tree: ModelTree, recipe: Recipe) -> float:
     """Return the floating point operations of a whole run.
 
-    For a block with P weights, T tokens per step, I steps and N calibration tokens: 6*P*T*I for tuning (forward pass,
-    gradient of the inputs, gradient of the weights: 2*P*T each), 2 * 2*P*N for the activations of the original and of
-    the quantized model, and some forward passes for the comparison of candidates. Attention adds 2*S*H per token of a
-    forward pass in a causal model with S tokens of context and hidden size H, and three times as much in a step.
-    Without steps only the activations remain; plain rounding does not need them either.
+    For a block in which each token uses P weights (all, or those of its experts), T tokens per step, I steps and N
+    calibration tokens: 6*P*T*I for tuning (forward pass, gradient of the inputs, gradient of the weights: 2*P*T each),
+    2 * 2*P*N for the activations of the original and of the quantized model, and some forward passes for the comparison
+    of candidates. Attention adds 2*S*H per token of a forward pass in a causal model with S tokens of context and
+    hidden size H, and three times as much in a step. Without steps only the activations remain; plain rounding does not
+    need them either.
     """
     if recipe.iters == 0 and not recipe.search_scale:
         return 0.0
@@ -156,10 +169,18 @@ def run_flops(tree: ModelTree, recipe: Recipe) -> float:
     judged = _JUDGED * recipe.seqlen if recipe.iters else 0
     attention = 2 * recipe.seqlen * _hidden(tree)
     total = 0.0
-    for weights in tree.block_weights:
+    for weights in tree.active_weights:
         forward = 2 * weights + attention
         total += 3 * forward * step * recipe.iters + forward * (activations + judged)
     return total
+
+
+def tokens_per_expert(tree: ModelTree, recipe: Recipe) -> float | None:
+    """Return the mean number of tokens of the calibration text that an expert computes; None if it is unknown."""
+    experts = max(tree.experts, default=0)
+    if not experts or not tree.experts_per_token:
+        return None
+    return recipe.samples * recipe.seqlen * min(1.0, tree.experts_per_token / experts)
 
 
 def scoring_flops(tree: ModelTree) -> float:
@@ -169,7 +190,7 @@ def scoring_flops(tree: ModelTree) -> float:
     """
     embedding = tree.tensors.get(f"{tree.embedding}.weight")
     head = embedding.numel if embedding is not None else 0
-    return 3 * 2 * _SCORED_TOKENS * (sum(tree.block_weights) + head)
+    return 3 * 2 * _SCORED_TOKENS * (sum(tree.active_weights) + head)
 
 
 def cache_bytes(tree: ModelTree, recipe: Recipe) -> Range:
@@ -229,6 +250,18 @@ def _hidden(tree: ModelTree) -> int:
 
 
 def _block_width(tree: ModelTree) -> int:
-    """Return the mean of the hidden size and the largest width in a block, since rows of both are kept."""
-    widest = max((max(linear.in_features, linear.out_features) for linear in tree.of_block(0)), default=0)
+    """Return the mean of the hidden size and the largest width in a block, since rows of both are kept.
+
+    The input and the intermediate activations of an expert are kept for each expert of a token.
+    """
+    mixture = next((block for block, experts in enumerate(tree.experts) if experts), 0)
+    repeated = max(1, tree.experts_per_token)
+    widest = max(
+        (
+            max(linear.in_features, linear.out_features) * (repeated if EXPERT.search(linear.kind) else 1)
+            for block in {0, mixture}
+            for linear in tree.of_block(block)
+        ),
+        default=0,
+    )
     return (_hidden(tree) + widest) // 2

@@ -9,9 +9,9 @@ from collections import Counter
 from dataclasses import dataclass, replace
 
 from core.estimation.costs import Costs, Range
+from core.estimation.kv_cache import cache_bytes
 from core.estimation.sizes import layer_bytes
 from core.model.context import context_length
-from core.model.refusals import text_config
 from core.model.tree import ModelTree
 from core.schemes import BITS, LayerScheme
 from core.wording import count, human, time_range
@@ -52,8 +52,8 @@ class Footprint:
 
 
 def conversation_bytes(tree: ModelTree) -> int:
-    """Return the bytes of the cache of a conversation in 16 bits: 2 * 2 bytes per token, block and channel."""
-    return 2 * 2 * tree.blocks * _channels(tree) * conversation_tokens(tree)
+    """Return the bytes of the cache of a conversation of `conversation_tokens`, see `core.estimation.kv_cache`."""
+    return cache_bytes(tree, conversation_tokens(tree))
 
 
 def conversation_tokens(tree: ModelTree) -> int:
@@ -165,19 +165,3 @@ def _time(seconds: Range | None) -> str:
     if seconds is None:
         return "the time can be estimated once this machine has been measured"
     return f"estimated {time_range(seconds.low, seconds.high)}"
-
-
-def _channels(tree: ModelTree) -> int:
-    """Channels of the keys of a block: key-value heads times their width; the hidden width if nothing says less."""
-    hidden = _number(tree, "hidden_size", "n_embd")
-    heads = _number(tree, "num_attention_heads", "n_head")
-    width = _number(tree, "head_dim") or (hidden // heads if heads else 0)
-    shared = _number(tree, "num_key_value_heads") or heads
-    return shared * width or hidden
-
-
-def _number(tree: ModelTree, *keys: str) -> int:
-    """Return the first of the config's values under `keys` that is a positive integer, or 0."""
-    config = text_config(tree.config)
-    values = (config.get(key) for key in keys)
-    return next((value for value in values if type(value) is int and value > 0), 0)

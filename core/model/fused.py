@@ -6,9 +6,9 @@ layers of such a group must have the same quantization scheme. Groups are found 
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 
+from core.model.fused_experts import EXPERT
 from core.model.tree import ModelTree
 
 _QKV, _GATE_UP = "qkv", "gate_up"
@@ -25,7 +25,6 @@ _REASONS = {
     _GATE_UP: "gate and up are one matrix in most engines",
     "experts": "the experts of a block are one tensor in most engines",
 }
-_EXPERT = re.compile(r"(?<![^.])experts\.\d+(?=\.)")
 
 
 @dataclass(frozen=True)
@@ -77,8 +76,8 @@ def group_positions(tree: ModelTree, fused: FusedModules) -> list[list[int]]:
 def _stem(kind: str, fused: FusedModules) -> tuple[str, frozenset[str]]:
     """Return a key that is equal for fused kinds, and the reasons for which they are fused."""
     reasons = set()
-    if fused.experts and _EXPERT.search(kind):
-        kind = _EXPERT.sub("experts.*", kind)
+    if fused.experts and EXPERT.search(kind):
+        kind = EXPERT.sub("experts.*", kind)
         reasons.add("experts")
     parent, _, last = kind.rpartition(".")
     into, convention = _PARTS.get(last, ("", ""))
@@ -90,6 +89,6 @@ def _stem(kind: str, fused: FusedModules) -> tuple[str, frozenset[str]]:
 
 def _reason(kinds: tuple[str, ...], reasons: frozenset[str]) -> str:
     lasts = {kind.rpartition(".")[2] for kind in kinds}
-    numbers = {match[0] if (match := _EXPERT.search(kind)) else "" for kind in kinds}
+    numbers = {match[0] if (match := EXPERT.search(kind)) else "" for kind in kinds}
     true = [reason for reason in sorted(reasons) if len(numbers if reason == "experts" else lasts) > 1]
     return "; ".join(_REASONS[reason] for reason in true)

@@ -7,6 +7,7 @@ modules for experts. Does not import torch.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
@@ -14,6 +15,8 @@ from typing import Any, Final
 from core.model.headers import TensorInfo
 from core.model.tensor_part import TensorPart
 
+EXPERT: Final = re.compile(r"(?<![^.])experts\.(\d+)(?=\.)")
+"""Matches the number of an expert in the name of a layer."""
 _WEIGHT: Final = ".weight"
 _GATE, _UP, _DOWN = "gate_proj", "up_proj", "down_proj"
 _PROJECTIONS: Final[dict[str, tuple[str, ...]]] = {
@@ -46,6 +49,7 @@ _TRANSPOSED: Final = frozenset({
 """Model types that store the experts as [in, out], where the shapes are the same in both orders."""
 _INTERLEAVED: Final = frozenset({"gpt_oss"})
 """Model types whose rows of gate and up alternate; `w13_weight` of Inkling alternates as well."""
+_PER_TOKEN: Final = ("num_experts_per_tok", "num_experts_per_token", "moe_topk", "moe_top_k", "moe_k", "top_k_experts")
 _ORDER: Final = {_GATE: 0, "input_linear": 0, _UP: 1, _DOWN: 2, "output_linear": 2}
 
 
@@ -93,6 +97,22 @@ def single_kind(kind: str) -> str:
     if last in _SINGLE and number.isdecimal() and parent.rpartition(".")[2] == "experts":
         return f"{path}.{_SINGLE[last]}"
     return kind
+
+
+def experts_per_token(text: Mapping[str, Any]) -> int:
+    """Return the number of routed experts that a mixture computes for each token; 0 if the config does not contain it.
+
+    Args:
+        text: config of the language model.
+    """
+    ffn = text.get("ffn_config")
+    for part in (text, ffn if isinstance(ffn, dict) else {}):
+        for value in map(part.get, _PER_TOKEN):
+            values = value if isinstance(value, list) else [value]  # Hunyuan lists one number for each block
+            numbers = [number for number in values if type(number) is int and number > 0]
+            if numbers:
+                return max(numbers)
+    return 0
 
 
 def layout_of(model_type: str, text: Mapping[str, Any], tensors: Iterable[TensorInfo]) -> tuple[ExpertLayout, str]:

@@ -18,7 +18,15 @@ from core.bitsmap import Assignment, BitsMap
 from core.errors import BadInput
 from core.model import corrections, kept_layers, refusals
 from core.model.ends import find_ends, is_number
-from core.model.fused_experts import ExpertLinear, bias_name, expert_linears, layout_of, single_kind
+from core.model.fused_experts import (
+    EXPERT,
+    ExpertLinear,
+    bias_name,
+    expert_linears,
+    experts_per_token,
+    layout_of,
+    single_kind,
+)
 from core.model.headers import DTYPE_BITS, TensorInfo, equal_bytes, read_folder
 from core.model.plans import LayerPlan as LayerPlan
 from core.model.plans import Plans, make_case, own_copy
@@ -198,6 +206,44 @@ class ModelTree:
             if 0 <= linear.block < self.blocks:
                 totals[linear.block] += linear.in_features * linear.out_features
         return tuple(totals)
+
+    @cached_property
+    def experts(self) -> tuple[int, ...]:
+        """Number of routed experts of each block; 0 for a block without."""
+        return tuple(len(numbers) for numbers, _ in self._expert_weights)
+
+    @cached_property
+    def experts_per_token(self) -> int:
+        """Number of routed experts that are computed for each token; 0 if the config does not contain it."""
+        return experts_per_token(refusals.text_config(self.config))
+
+    @cached_property
+    def active_weights(self) -> tuple[float, ...]:
+        """Number of weights in the linear layers of each block that are used for one token.
+
+        All experts count if the config does not contain the number of experts per token.
+        """
+        active = []
+        for total, (numbers, weights) in zip(self.block_weights, self._expert_weights, strict=True):
+            share = min(1.0, self.experts_per_token / len(numbers)) if numbers and self.experts_per_token else 1.0
+            active.append(total - weights * (1 - share))
+        return tuple(active)
+
+    @cached_property
+    def _expert_weights(self) -> list[tuple[set[str], int]]:
+        """Numbers of the experts of each block, and the number of their weights."""
+        known: dict[str, str] = {}
+        numbers: list[set[str]] = [set() for _ in range(self.blocks)]
+        weights = [0] * self.blocks
+        for linear in self.linears:
+            number = known.get(linear.kind)
+            if number is None:
+                match = EXPERT.search(linear.kind)
+                number = known[linear.kind] = match[1] if match else ""
+            if number and 0 <= linear.block < self.blocks:
+                numbers[linear.block].add(number)
+                weights[linear.block] += linear.in_features * linear.out_features
+        return list(zip(numbers, weights, strict=True))
 
     def prepared(self) -> ModelTree:
         """Compute all cached properties and return this tree; for use in a background thread."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import struct
 import subprocess
 import sys
@@ -17,6 +18,7 @@ from core.estimation import preflight
 from core.events import Failed, Result, from_line
 from core.jobs import store
 from core.jobs.process import ROOT
+from tests.core.tiny_architectures import make_model
 from tests.core.tiny_model import save_model
 
 Capture = pytest.CaptureFixture[str]
@@ -274,3 +276,39 @@ def test_estimate_prints_a_table_of_ranges(tiny: Path, place: Path, capsys: Capt
     assert main(["estimate", str(tiny), "--recipe", "quick", "--device", "cpu"]) == 0
     out = capsys.readouterr().out
     assert all(word in out for word in ("disk", "memory", "time", " to "))
+
+
+def test_inspect_folds_the_experts_of_a_mixture(place: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    make_model("gpt_oss", place / "mixture")
+    (place / "map.json").write_text(
+        '{"version": 1, "default": {"group_size": 32}, "layers": {"model.layers.1.mlp.experts.2.up_proj": {"bits": 8}}}'
+    )
+    assert main(["inspect", "./mixture", "--bits-map", "map.json"]) == 0
+    out = capsys.readouterr().out
+    assert "6 experts in 4 of 4 blocks, 2 for each token" in out
+    rows = [re.split(r"  +", line.strip()) for line in out.splitlines() if "experts" in line and "proj" in line]
+    gate, up, down = "mlp.experts.gate_up_proj[*, :, 0:256:2]", "mlp.experts.gate_up_proj[*, :, 1:256:2]", "[*, :, :]"
+    assert [(row[0], row[1], row[4], row[-1]) for row in rows] == [
+        ("0-3", "mlp.experts.*.gate_proj (6)", "W4 g32 sym", gate),
+        ("0-3", "mlp.experts.0-1, 3-5.up_proj", "W4 g32 sym", up),
+        ("0, 2-3", "mlp.experts.2.up_proj", "W4 g32 sym", up),
+        ("0-3", "mlp.experts.*.down_proj (6)", "W4 g32 sym", f"mlp.experts.down_proj{down}"),
+        ("1", "mlp.experts.2.up_proj", "W8 g32 sym", up),
+    ]
+    router = next(line for line in out.splitlines() if "mlp.router" in line)
+    assert "16 bit" in router
+    assert "routers stay in 16 bits, unless named" in router
+
+
+def test_inspect_in_json_mode_has_the_slice_of_every_expert(place: Path, capsys: Capture) -> None:
+    make_model("gpt_oss", place / "mixture")
+    assert main(["inspect", "./mixture", "--json"]) == 0
+    (event,) = [from_line(line) for line in capsys.readouterr().out.splitlines()]
+    assert isinstance(event, Result)
+    linears = {linear["name"]: linear for linear in event.values["linears"]}
+    assert linears["model.layers.0.mlp.experts.5.up_proj"]["slice"] == {
+        "tensor": "model.layers.0.mlp.experts.gate_up_proj", "expert": 5, "rows": [1, 256, 2], "transposed": True,
+    }  # fmt: skip
+    assert linears["model.layers.0.self_attn.q_proj"]["slice"] is None
+    assert linears["model.layers.0.mlp.router"]["kept"]

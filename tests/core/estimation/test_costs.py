@@ -8,12 +8,13 @@ from typing import Any
 import pytest
 
 from core.bitsmap import BitsMap, Rule
-from core.estimation.costs import Costs, _scoring_set, cache_bytes, estimate, run_flops
+from core.estimation.costs import Costs, _scoring_set, cache_bytes, estimate, run_flops, tokens_per_expert
 from core.estimation.preflight import read_tree
 from core.estimation.sizes import output_size
 from core.model.tree import ModelTree, resolve_schemes
 from core.recipes import Recipe
 from core.spec import JobSpec
+from tests.core.paper_model import llama, mixture
 from tests.core.tiny_model import BLOCKS, SHAPES, WIDTH, save_model
 
 RECIPE = Recipe(iters=10, samples=16, seqlen=32, batch_size=4, accumulate=2)
@@ -128,3 +129,33 @@ def test_measuring_the_loss_takes_time_even_with_plain_rounding(tree: ModelTree)
     assert slow is not None
     assert fast is not None
     assert slow.low > 3 * 2 * 8 * 512 * BLOCKS * WEIGHTS / 1e6 > fast.high
+
+
+def test_a_token_of_a_mixture_costs_only_the_products_of_its_experts() -> None:
+    few, many = mixture(2, 8), mixture(2, 32)
+    expert = 3 * 64 * 32
+    assert list(few.active_weights) == [4 * 64 * 64 + 8 * 64 + 2 * expert] * 2
+    router = 2 * 24 * 64 * (3 * 32 * 8 * 10 + 2 * 16 * 32 + 80 * 32)
+    assert run_flops(many, RECIPE) - run_flops(few, RECIPE) == 2 * router
+    assert few.experts == (8, 8)
+
+
+def test_without_the_number_of_experts_per_token_all_of_them_count() -> None:
+    tree = mixture(1, 8)
+    unknown = replace(tree, config={key: value for key, value in tree.config.items() if "per_tok" not in key})
+    assert unknown.active_weights == unknown.block_weights
+    assert tokens_per_expert(unknown, RECIPE) is None
+
+
+def test_the_tokens_of_an_expert_are_its_share_of_the_calibration_text() -> None:
+    assert tokens_per_expert(mixture(1, 8), RECIPE) == 16 * 32 * 2 / 8
+    assert tokens_per_expert(llama(1), RECIPE) is None
+    assert costs(mixture(1, 8)).to_json()["tokens_per_expert"] == 128
+
+
+def test_more_experts_cost_memory_and_the_time_of_their_rounding() -> None:
+    few, many = costs(mixture(2, 8)), costs(mixture(2, 128))
+    assert few.seconds is not None
+    assert many.seconds is not None
+    assert many.seconds.high > few.seconds.high
+    assert many.ram.high > few.ram.high
