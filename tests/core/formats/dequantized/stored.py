@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +15,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from core.formats.dequantized.source import read_source
@@ -261,3 +262,68 @@ KINDS: Mapping[str, Callable[[], StoredModel]] = {
     "int8 tensor asymmetric": lambda: int8("tensor", symmetric=False),
 }
 """Description -> builder, for every layout."""
+
+
+def save_quantized_model(folder: Path, kind: str) -> Path:
+    """Write the tiny model with its linear layers in FP8 with blocks, in NVFP4 of ModelOpt or as packed INT4."""
+    from tests.core.tiny_model import save_model
+
+    save_model(folder)
+    tensors, made = load_file(folder / "model.safetensors"), dict[str, Tensor]()
+    for name, weight in tensors.items():
+        layer = name.removesuffix(".weight")
+        made |= PACKERS[kind](layer, weight.float()) if name.endswith("_proj.weight") else {name: weight}
+    save_file(made, folder / "model.safetensors", metadata={"format": "pt"})
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    config["quantization_config"] = CONFIGS[kind]
+    (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    return folder
+
+
+def save_unpacked_twin(folder: Path, source: Path) -> Path:
+    """Write the same model with its weights as they are read: an ordinary checkpoint."""
+    shutil.copytree(source, folder)
+    store = store_of(source)
+    save_file({name: store.get(name) for name in store.table}, folder / "model.safetensors", metadata={"format": "pt"})
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    del config["quantization_config"]
+    (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    return folder
+
+
+def _to_fp8(layer: str, weight: Tensor) -> dict[str, Tensor]:
+    blocks = weight.unfold(0, 32, 32).unfold(1, 32, 32)
+    scales = blocks.abs().amax((-1, -2)) / 448
+    values = weight / scales.repeat_interleave(32, 0).repeat_interleave(32, 1)
+    return {f"{layer}.weight": values.to(torch.float8_e4m3fn), f"{layer}.weight_scale_inv": scales}
+
+
+def _to_nvfp4(layer: str, weight: Tensor) -> dict[str, Tensor]:
+    factor = weight.abs().max() / (6 * 448)
+    scales = (weight.unflatten(1, (-1, 16)).abs().amax(-1) / 6 / factor).to(torch.float8_e4m3fn)
+    table = torch.tensor([e2m1(code) for code in range(16)])
+    codes = ((weight / (scales.float() * factor).repeat_interleave(16, 1)).unsqueeze(-1) - table).abs().argmin(-1)
+    values = (codes[:, ::2] + 16 * codes[:, 1::2]).to(torch.uint8)
+    return {f"{layer}.weight": values, f"{layer}.weight_scale": scales, f"{layer}.weight_scale_2": factor}
+
+
+def _to_int4(layer: str, weight: Tensor) -> dict[str, Tensor]:
+    scales = (weight.unflatten(1, (-1, 32)).abs().amax(-1) / 7).to(torch.bfloat16)
+    ints = (weight / scales.float().repeat_interleave(32, 1)).round().clamp(-8, 7).to(torch.int64) + 8
+    shape = torch.tensor(weight.shape)
+    return {
+        f"{layer}.weight_packed": to_words(ints.numpy(), 4), f"{layer}.weight_scale": scales,
+        f"{layer}.weight_shape": shape,
+    }  # fmt: skip
+
+
+PACKERS: Mapping[str, Callable[[str, Tensor], dict[str, Tensor]]] = {
+    "fp8": _to_fp8,
+    "nvfp4": _to_nvfp4,
+    "int4": _to_int4,
+}
+CONFIGS: Mapping[str, dict[str, Any]] = {
+    "fp8": {"quant_method": "fp8", "weight_block_size": [32, 32], "activation_scheme": "dynamic"},
+    "nvfp4": {"quant_method": "modelopt", "quant_algo": "NVFP4", "ignore": ["lm_head"]},
+    "int4": compressed("group", 4, "int", "pack-quantized", group_size=32),
+}
