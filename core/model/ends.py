@@ -8,6 +8,8 @@ from core.model.headers import TensorInfo
 
 _WEIGHT = ".weight"
 _HEAD_WORDS = ("head", "output", "embed_out", "unembed")
+_HEAD_MODULES = frozenset({"lm_head", "predictions"})
+"""Modules around a head such as `cls.predictions.decoder` of RemBERT."""
 _POSITION_WORDS = ("pos", "wpe")
 
 
@@ -16,7 +18,8 @@ def find_ends(outside: list[TensorInfo], prefix: str, vocabulary: Any) -> tuple[
 
     The embedding is a sibling of the stack of blocks (`model.embed_tokens`, `model.layers`), and the head is on a
     higher level (`lm_head`). If both are on the same level (GPT-2 without `transformer.`), their names decide.
-    Matrices inside a numbered module or an MTP (multi-token prediction) module are excluded.
+    Matrices inside a numbered module or an MTP (multi-token prediction) module are excluded. If only the head has one
+    row per token, the embedding may have more.
     """
     matrices = [
         info for info in outside if len(info.shape) == 2 and info.name.endswith(_WEIGHT) and not _in_part(info.name)
@@ -30,7 +33,7 @@ def find_ends(outside: list[TensorInfo], prefix: str, vocabulary: Any) -> tuple[
     def distance(info: TensorInfo) -> tuple[bool, bool, bool]:
         path, _, last = info.name.removesuffix(_WEIGHT).rpartition(".")
         return (
-            any(word in last for word in _HEAD_WORDS),
+            any(word in last for word in _HEAD_WORDS) or not _HEAD_MODULES.isdisjoint(path.split(".")),
             any(word in last for word in _POSITION_WORDS),
             path != parent,
         )
@@ -39,9 +42,21 @@ def find_ends(outside: list[TensorInfo], prefix: str, vocabulary: Any) -> tuple[
     if not ranked:
         return None, None
     if distance(ranked[0])[0]:
-        return None, ranked[-1]
+        return _longer_embedding(matrices, ranked[-1]), ranked[-1]
     heads = [info for info in ranked[1:] if distance(info)[0] or (distance(info)[2] and not distance(info)[1])]
     return ranked[0], heads[-1] if heads else None
+
+
+def _longer_embedding(matrices: list[TensorInfo], head: TensorInfo) -> TensorInfo | None:
+    """Return an embedding with more rows than the head, such as for the image token of Llama 3.2 Vision, or None."""
+    longer = [
+        info
+        for info in matrices
+        if "embed" in info.name
+        and info.shape[0] > head.shape[0]
+        and not any(word in info.name for word in _POSITION_WORDS)
+    ]
+    return max(longer, key=lambda info: info.shape[0], default=None)
 
 
 def _in_part(name: str) -> bool:

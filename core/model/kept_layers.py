@@ -7,7 +7,7 @@ are no modules that the readers of quantized models replace. Does not import tor
 from __future__ import annotations
 
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from typing import Final
 
 _ROUTER: Final = "routers stay in 16 bits, unless named"
@@ -40,14 +40,43 @@ _NORM: Final = "parts of a norm stay in 16 bits, unless named"
 _UNUSED: Final = "the checkpoint has no down_proj for this expert"
 
 
-def reason(kind: str, out_features: int, mixtures: Collection[str], heads: int) -> str:
-    """Return the reason why a layer stays in 16 bits; "" if it is quantized as the bits map specifies.
+_UNUSED_KINDS: Final = re.compile(r"(.+\.experts\.\d+\.)(?:gate|up)_proj")
+
+
+class Reasons:
+    """The reasons why layers stay in 16 bits; equal blocks are examined once.
 
     Args:
-        kind: name of the layer inside its block.
-        out_features: of the layer.
-        mixtures: names of the modules of the block that contain experts, such as `mlp`.
         heads: number of attention heads; 0 if unknown.
+    """
+
+    def __init__(self, heads: int) -> None:
+        self._heads = heads
+        self._known: dict[tuple[tuple[str, int], ...], list[str]] = {}
+
+    def of_block(self, layers: Iterable[tuple[str, int]]) -> list[str]:
+        """Return the reason for each layer of a block; "" if it is quantized as the bits map specifies.
+
+        Args:
+            layers: name inside the block and out_features of each linear layer.
+        """
+        key = tuple(layers)
+        found = self._known.get(key)
+        if found is None:
+            kinds = {kind for kind, _ in key}
+            mixtures = {kind.partition(".experts.")[0] for kind in kinds if ".experts." in kind}
+            unused = _unused_experts(kinds) if mixtures else {}
+            found = self._known[key] = [
+                unused.get(kind) or _reason(kind, out_features, mixtures, self._heads) for kind, out_features in key
+            ]
+        return found
+
+
+def _reason(kind: str, out_features: int, mixtures: Collection[str], heads: int) -> str:
+    """Return the reason of one layer.
+
+    Args:
+        mixtures: names of the modules of the block that contain experts, such as `mlp`.
     """
     parts = kind.split(".")
     if parts[-1] in _LAST:
@@ -62,15 +91,12 @@ def reason(kind: str, out_features: int, mixtures: Collection[str], heads: int) 
     return _HEAD_GATE if parts[-1] in ("g_proj", "attn_sink_proj") and out_features == heads else ""
 
 
-_SINGLE_EXPERT: Final = re.compile(r"(.+\.experts\.\d+\.)(?:gate|up)_proj")
-
-
-def unused_experts(kinds: Collection[str]) -> dict[str, str]:
+def _unused_experts(kinds: Collection[str]) -> dict[str, str]:
     """Return the reason for the gate and up projections of experts without a down projection, by kind.
 
     LongCat's identity experts have weights that no token uses.
     """
     if not any(kind.endswith(".down_proj") and ".experts." in kind for kind in kinds):
         return {}
-    found = ((kind, match[1]) for kind in kinds if (match := _SINGLE_EXPERT.fullmatch(kind)))
+    found = ((kind, match[1]) for kind in kinds if (match := _UNUSED_KINDS.fullmatch(kind)))
     return {kind: _UNUSED for kind, stem in found if f"{stem}down_proj" not in kinds}

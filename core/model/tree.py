@@ -489,6 +489,7 @@ def _linears(
     blocks = sorted(stack.members)
     layout, odd = layout_of(model_type, text, (info for block in blocks for info in stack.members[block]))
     heads = text.get("num_attention_heads")
+    reasons = kept_layers.Reasons(heads if type(heads) is int else 0)
     found = []
     for block in blocks:
         start = f"{stack.prefix}.{block}."
@@ -500,20 +501,14 @@ def _linears(
             if _is_matrix(info):
                 kind = info.name.removesuffix(_WEIGHT).removeprefix(start)
                 layers.append(_linear(info, block, kind, tensors, transposed))
-        found += _with_reasons(layers, heads if type(heads) is int else 0)
+        found += _with_reasons(layers, reasons)
     return found, odd
 
 
-def _with_reasons(layers: list[Linear], heads: int) -> list[Linear]:
+def _with_reasons(layers: list[Linear], reasons: kept_layers.Reasons) -> list[Linear]:
     """Return the layers of a block with the reason of each that stays in 16 bits by default."""
-    kinds = {linear.kind for linear in layers}
-    mixtures = {kind.partition(".experts.")[0] for kind in kinds if ".experts." in kind}
-    unused = kept_layers.unused_experts(kinds) if mixtures else {}
-    found = []
-    for linear in layers:
-        why = unused.get(linear.kind) or kept_layers.reason(linear.kind, linear.out_features, mixtures, heads)
-        found.append(replace(linear, kept=why) if why else linear)
-    return found
+    found = reasons.of_block([(linear.kind, linear.out_features) for linear in layers])
+    return [replace(linear, kept=why) if why else linear for linear, why in zip(layers, found, strict=True)]
 
 
 def _linear(info: TensorInfo, block: int, kind: str, tensors: Mapping[str, TensorInfo], transposed: bool) -> Linear:

@@ -326,6 +326,28 @@ def test_more_blocks_than_the_limit_are_unsupported() -> None:
     assert "4,097 blocks" in build_tree(LLAMA | {"num_hidden_layers": 4097}, table(shapes)).refusal
 
 
+def test_an_embedding_with_more_rows_than_the_head_is_found() -> None:
+    """Llama 3.2 Vision has further rows for the image token, CPM-Ant for its prompts."""
+    longer = llama_table() | {"model.embed_tokens.weight": (168, 64), "model.embed_positions.weight": (512, 64)}
+    tree = build_tree(LLAMA, table(longer))
+    assert (tree.embedding, tree.lm_head, tree.refusal) == ("model.embed_tokens", "lm_head", "")
+    shorter = llama_table() | {"model.embed_tokens.weight": (152, 64)}
+    assert "has 152 rows and the head 160" in build_tree(LLAMA, table(shorter)).refusal
+
+
+def test_a_head_inside_a_module_is_not_the_embedding() -> None:
+    """Reformer's `lm_head.decoder` is before the embedding in the checkpoint, and on no other level."""
+    shapes: dict[str, tuple[int, ...]] = {
+        "lm_head.decoder.weight": (160, 64),
+        "reformer.embeddings.word_embeddings.weight": (160, 64),
+    }
+    blocks: dict[str, tuple[int, ...]] = {
+        f"reformer.encoder.layers.{block}.query.weight": (64, 64) for block in range(2)
+    }
+    tree = build_tree(LLAMA, table(shapes | blocks))
+    assert (tree.embedding, tree.lm_head) == ("reformer.embeddings.word_embeddings", "lm_head.decoder")
+
+
 def test_the_tensors_of_a_block_are_cached() -> None:
     """A search for each of 20,000 blocks would take quadratic time."""
     tree = build_tree(LLAMA, table(llama_table()))
