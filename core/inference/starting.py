@@ -189,7 +189,7 @@ def _by_modules(opening: LoadPlan, skeleton: Skeleton, reasons: dict[str, str]) 
     # Linears that are not quantized count as `dense`.
     choice.taken["dense"] += plain_linears(checkpoint, opening.tree)
     exact = name == "float32" and choice.taken["dense"] == sum(choice.taken.values())
-    runner = open_runner(skeleton.model, opening.context, device.id, name, exact=exact)
+    runner = open_runner(skeleton.model, opening.context, device.id, name, exact=exact, emit=opening.emit)
     return StartedRunner(runner, choice.rows(reasons), name)
 
 

@@ -1,7 +1,7 @@
 """Runner for transformers models, with layers from any backend.
 
-Supports every device and every architecture that transformers can build and that has a cache. `stepping` determines
-whether a model can process a prompt in pieces.
+Supports every device and every architecture that transformers can build. `stepping` determines by which calls a model
+processes a text correctly.
 """
 
 from __future__ import annotations
@@ -9,7 +9,8 @@ from __future__ import annotations
 import contextlib
 import inspect
 from collections.abc import Iterator, Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Final, Literal
 
 import torch
 from torch import Tensor
@@ -17,15 +18,42 @@ from torch import Tensor
 from core.control import ShouldStop, never
 from core.errors import BadInput, Cancelled, UnsupportedModel, translated
 from core.inference.memory import memory_errors
-from core.inference.runners.cache import cache_bytes, can_cut, cut, make_cache
+from core.inference.runners.cache import CacheSnapshot, cache_bytes, can_cut, cut, make_cache, restore, snapshot
 
 PIECE = {"cpu": 128, "cuda": 1024, "xpu": 1024}
 """Tokens processed at once, by kind of device. A stop takes effect between two pieces."""
 CACHES = ("past_key_values", "cache_params", "state")
 """Names of the argument and output for the cache: of attention, of Mamba, and of RWKV."""
 
+_TAIL: Final = 8
+"""Tokens at the end of a prompt that are processed after the snapshot of recurrent states. The next question often
+replaces them: they are the beginning of an answer, which the chat template writes differently afterwards."""
+_SNAPSHOTS: Final = 4
+"""Most snapshots of recurrent states that are kept, of the last prompts."""
+
 _FAILED = "transformers cannot compute this model"
 _HINT = "Its config.json may not match its weights; download the model again."
+
+
+Calls = Literal["pieces", "tokens", "whole"]
+
+
+@dataclass(frozen=True)
+class Stepping:
+    """The calls by which a model processes a text.
+
+    Attributes:
+        calls: `pieces` of many tokens; `tokens`: all at once if the cache is empty and token by token if not, as some
+            models with recurrent states require; or `whole`: the whole text again in every call, without a cache.
+        positions: pass `position_ids`. Some models count the positions from 0 in every call if they are not given.
+    """
+
+    calls: Calls = "pieces"
+    positions: bool = False
+
+
+PIECES: Final = Stepping()
+"""The calls that most models support."""
 
 
 class ModuleRunner:
@@ -35,24 +63,26 @@ class ModuleRunner:
         model: the causal LM, with all weights on `device`.
         context: length of the cache in tokens.
         device: torch's device string.
-        pieces: process texts in pieces. Otherwise, a text is processed at once if the cache is empty, and token by
-            token if not, as some models with recurrent states require.
+        stepping: the calls by which the model processes a text.
     """
 
     name = "module"
 
-    def __init__(self, model: Any, context: int, device: str, *, pieces: bool = True) -> None:
+    def __init__(self, model: Any, context: int, device: str, stepping: Stepping = PIECES) -> None:
         self.model = model
         self.context = context
         self._device = torch.device(device)
         self._piece = PIECE.get(self._device.type, 128)
-        self._pieces = pieces
+        self._stepping = stepping
         self._known = inspect.signature(type(model).forward).parameters
-        self._key = next((key for key in CACHES if key in self._known), None)
+        cached = stepping.calls != "whole"
+        self._key = next((key for key in CACHES if key in self._known), None) if cached else None
         self._cache = self._new_cache()
+        self._short_context = short_context(model.config)
         self._ids: list[int] = []
         # Tokens in the cache: fewer than `_ids` after truncating a cache that cannot be cut.
         self._read = 0
+        self._snapshots: list[CacheSnapshot] = []
 
     @property
     def length(self) -> int:
@@ -66,7 +96,7 @@ class ModuleRunner:
             value.untyped_storage().data_ptr(): value.untyped_storage().nbytes()
             for value in (*self.model.parameters(), *self.model.buffers())
         }
-        return sum(storages.values()) + cache_bytes(self._cache)
+        return sum(storages.values()) + cache_bytes(self._cache) + cache_bytes(self._snapshots)
 
     def extend(self, ids: Sequence[int], should_stop: ShouldStop = never) -> Tensor:
         """See `Runner.extend`."""
@@ -77,15 +107,21 @@ class ModuleRunner:
                 "Start a new conversation.",
             )
         wanted = [*self._ids, *ids]
+        if not self._key or self._crosses(self._read, len(wanted)):
+            self._forget()
+        tail = len(wanted) - _TAIL
         logits = None
         while self._read < len(wanted):
             if should_stop():
                 raise Cancelled("Processing the prompt was stopped.")
-            piece = wanted[self._read : self._read + self._room()]
+            before_tail = bool(self._key) and self._read < tail and not can_cut(self._cache)
+            end = min(self._read + self._room(len(wanted)), tail if before_tail else len(wanted))
             with self._whole_pieces():
-                logits = self._forward(piece, keep=1)
-            self._read += len(piece)
+                logits = self._forward(wanted[self._read : end], keep=1)
+            self._read = end
             self._ids = wanted[: max(self._read, len(self._ids))]
+            if before_tail and end == tail:
+                self._keep_snapshot()
         assert logits is not None
         return logits[-1].float().cpu()
 
@@ -94,14 +130,10 @@ class ModuleRunner:
         if length >= self.length:
             return
         del self._ids[length:]
-        if self._read <= length:
-            return
-        if can_cut(self._cache):
-            cut(self._cache, length)
-            self._read = length
-        else:
-            # Recurrent states cannot be truncated: the remaining tokens are processed again by the next call.
-            self._forget()
+        if self._read > length:
+            if self._crosses(length, self._read):
+                self._forget()
+            self._rewind(length)
 
     def logits(self, ids: Sequence[int]) -> Tensor:
         """See `Runner.logits`."""
@@ -109,10 +141,12 @@ class ModuleRunner:
         self.truncate(0)
         rows = []
         try:
-            size = self._piece if self._pieces else len(ids)
-            for start in range(0, len(ids), size):
+            while self._read < len(ids):
+                size = self._room(len(ids)) if self._stepping.calls == "pieces" else len(ids)
+                piece = ids[self._read : self._read + size]
                 with self._whole_pieces():
-                    rows.append(self._forward(ids[start : start + size], keep=0).float().cpu())
+                    rows.append(self._forward(piece, keep=0).float().cpu())
+                self._read += len(piece)
         finally:
             self._forget()
         return torch.cat(rows)
@@ -134,23 +168,32 @@ class ModuleRunner:
                 "The tokenizer does not belong to this model. Download the model again.",
             )
 
-    def _room(self) -> int:
-        """Return the number of tokens that may be processed at once now."""
-        if self._pieces:
-            return self._piece
-        return 1 if self._read else self.context
+    def _room(self, length: int) -> int:
+        """Return the number of tokens that may be processed at once now, on the way to a text of `length` tokens."""
+        if self._stepping.calls != "pieces":
+            return 1 if self._read and self._key else self.context
+        # The first call determines the rotary frequencies of its tokens: they must be those of a long text.
+        return max(self._piece, self._short_context + 1) if self._crosses(self._read, length) else self._piece
+
+    def _crosses(self, shorter: int, longer: int) -> bool:
+        """Return whether texts of these lengths have different rotary frequencies."""
+        return shorter <= self._short_context < longer and self._short_context > 0
 
     def _new_cache(self) -> Any:
         """Return an empty cache, or None if the model creates its own."""
-        return make_cache(self.model.config) if self._key == CACHES[0] else None
+        return make_cache(self.model) if self._key == CACHES[0] else None
 
     @torch.inference_mode()
     def _forward(self, ids: Sequence[int], keep: int) -> Tensor:
         """Process one piece and return the logits of its last `keep` tokens (0 for all), [tokens, vocabulary]."""
         given = torch.tensor([list(ids)], dtype=torch.int64, device=self._device)
         more: dict[str, Any] = {"logits_to_keep": keep} if "logits_to_keep" in self._known else {}
+        if self._stepping.positions:
+            more["position_ids"] = torch.arange(self._read, self._read + len(ids), device=self._device)[None]
         if self._key:
             more |= {self._key: self._cache, "use_cache": True}
+        elif self._stepping.calls == "whole":
+            more["use_cache"] = False
         out = self.model(input_ids=given, **more)
         if self._key:
             self._cache = getattr(out, self._key, self._cache)  # RecurrentGemma does not return it
@@ -159,16 +202,34 @@ class ModuleRunner:
 
     @contextlib.contextmanager
     def _whole_pieces(self) -> Iterator[None]:
-        """Translate errors, and remove an incomplete piece from the cache of every layer after an exception."""
+        """Translate errors, and return the cache to its state before an incomplete piece after an exception."""
         try:
             with translated(UnsupportedModel, _FAILED, _HINT), memory_errors("Processing the prompt"):
                 yield
         except BaseException:
-            if can_cut(self._cache):
-                cut(self._cache, self._read)
-            else:
-                self._forget()
+            self._rewind(self._read)
             raise
+
+    def _keep_snapshot(self) -> None:
+        """Keep a snapshot of the cache, which holds `_read` tokens."""
+        taken = snapshot(self._cache, self._read)
+        if taken is not None:
+            self._snapshots = [*self._snapshots[1 - _SNAPSHOTS :], taken]
+
+    def _rewind(self, length: int) -> None:
+        """Return the cache to at most `length` tokens; the next call processes the remaining tokens of `_ids` again.
+
+        Recurrent states cannot be truncated. They are restored from a snapshot or computed again.
+        """
+        self._snapshots = [saved for saved in self._snapshots if saved.length <= length]
+        if can_cut(self._cache):
+            cut(self._cache, length)
+            self._read = length
+        elif self._snapshots:
+            restore(self._cache, self._snapshots[-1])
+            self._read = self._snapshots[-1].length
+        else:
+            self._forget()
 
     def _forget(self) -> None:
         """Empty the cache; the tokens in `_ids` are processed again by the next call."""
@@ -177,7 +238,19 @@ class ModuleRunner:
         else:
             self._cache = self._new_cache()
         self._read = 0
+        self._snapshots = []
 
     def _forget_all(self) -> None:
-        self._ids, self._read = [], 0
+        self._ids, self._read, self._snapshots = [], 0, []
         del self._cache
+
+
+def short_context(config: Any) -> int:
+    """Return the longest text for which a model uses the first of its two sets of rotary frequencies (LongRoPE).
+
+    A longer text needs other frequencies for all of its tokens, also for the cached ones. Returns 0 for other models.
+    """
+    rope = getattr(config.get_text_config(decoder=True), "rope_parameters", None) or {}
+    if rope.get("rope_type") != "longrope":
+        return 0
+    return int(rope.get("original_max_position_embeddings") or 0)

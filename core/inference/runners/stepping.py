@@ -1,73 +1,100 @@
-"""Check whether a transformers model gives the same logits with a cache as in one pass, before it is used.
+"""Determine by which calls a transformers model gives the same logits as in one pass, before it is used.
 
 The models of transformers differ in the state that they keep between two calls, and ignore arguments that they do not
-support: Mamba accepts `past_key_values` and discards its state; others lose their state if a text continues with more
-than one token. Only a comparison of the logits shows it. The result is stored for the model, the device and the
-versions of the libraries.
+support: some lose their recurrent state if a text continues with more than one token (Mamba, Jamba), or count the
+positions from 0 in every call unless they are given (Bamba). Only a comparison of the logits shows it. A model that is
+wrong with every kind of call processes the whole text again for every token. The result is stored for the model, the
+device and the versions of the libraries.
 """
 
 from __future__ import annotations
 
 import hashlib
+import inspect
 import json
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, get_args
 
 import torch
 import transformers
 from torch import Tensor
 
 from core.errors import BitwrightError, CorruptFile, UnsupportedModel, no_memory
+from core.events import Emit, Log, ignore_event
 from core.files import read_json, write_json
 from core.home import home
-from core.inference.runners.module import ModuleRunner
+from core.inference.runners.module import Calls, ModuleRunner, Stepping
 
 _PIECE: Final = 128
 _SECOND: Final = (2, 22)
 """Lengths of further pieces before the single tokens, if the context allows. The effect of a lost state fades with
 every token, so it is checked directly after each piece."""
 _SINGLE: Final = 8
+_FEW: Final = 5
+"""Tokens that show whether a model counts positions from 0."""
 _EXACT: Final = 2e-3
 """Largest relative difference of a token's logits in float32, where rounding causes 1e-6 to 1e-5."""
 _ROUNDED: Final = 0.15
 """Largest relative difference if 16-bit products or 8-bit inputs are rounded differently for one row and for many."""
+_SLOW: Final = "The whole text is processed again for every token, which is slow."
 _WORSE: Final = 2.0
 """Largest ratio of the difference with pieces to that with single tokens, which is caused by rounding alone."""
 
 
-def open_runner(model: Any, context: int, device: str, dtype: str, *, exact: bool) -> ModuleRunner:
-    """Return a runner that processes texts in pieces if the model supports it, or else token by token.
+def open_runner(
+    model: Any, context: int, device: str, dtype: str, *, exact: bool, emit: Emit = ignore_event
+) -> ModuleRunner:
+    """Return a runner with the fastest calls for which the logits equal those of one pass.
 
     Args:
         exact: no layer rounds its inputs, so that one row and many rows differ by float32 rounding only.
-
-    Raises:
-        UnsupportedModel: the logits with a cache differ from those of one pass in both modes.
+        emit: receives a warning if the model cannot use a cache.
     """
     path = home() / "stepping" / f"{_fingerprint(model, device, dtype)}.json"
-    known = _load_result(path)
-    if known is not None:
-        return ModuleRunner(model, context, device, pieces=known)
-    limit = _EXACT if exact else _ROUNDED
-    pieces, (difference, reason) = True, _difference(model, context, device, pieces=True)
-    if difference > _EXACT:
-        single, single_reason = _difference(model, context, device, pieces=False)
-        if difference > min(limit, _WORSE * single):
-            pieces, difference, reason = False, single, single_reason
-    if difference <= limit:
-        _store_result(path, pieces)
-        return ModuleRunner(model, context, device, pieces=pieces)
-    name = type(model).__name__
-    raise UnsupportedModel(
-        f"{name} of transformers cannot generate token by token: {reason}.",
-        "Its perplexity can be measured with `bitwright eval`, which processes a text in one pass.",
-    )
+    stepping, reason = _load_result(path), ""
+    if stepping is None:
+        stepping, reason = _measure(model, context, device, _EXACT if exact else _ROUNDED)
+        _store_result(path, stepping)
+    if stepping.calls == "whole":
+        emit(Log("warning", f"{type(model).__name__} of transformers cannot use a cache{reason}. {_SLOW}"))
+    return ModuleRunner(model, context, device, stepping)
 
 
-def _difference(model: Any, context: int, device: str, *, pieces: bool) -> tuple[float, str]:
+def _measure(model: Any, context: int, device: str, limit: float) -> tuple[Stepping, str]:
+    """Return the fastest calls that differ by at most `limit` from one pass, and why not with a cache ("" if it is)."""
+    positions = _takes_positions(model, device)
+    pieces, tokens = Stepping("pieces", positions), Stepping("tokens", positions)
+    difference, _ = _difference(model, context, device, pieces)
+    if difference <= _EXACT:
+        return pieces, ""
+    single, reason = _difference(model, context, device, tokens)
+    if difference <= min(limit, _WORSE * single):
+        return pieces, ""
+    if single <= limit:
+        return tokens, ""
+    return Stepping("whole"), f": {reason}"
+
+
+def _takes_positions(model: Any, device: str) -> bool:
+    """Return whether `position_ids` that count from 0 are those that the model uses if none are given."""
+    if "position_ids" not in inspect.signature(type(model).forward).parameters:
+        return False
+    ids = _text(model, _FEW)
+    try:
+        given = _one_pass(model, ids, device, position_ids=torch.arange(_FEW, device=device)[None])
+    except Exception as error:  # of any library; only the error without positions matters
+        if no_memory(error):
+            raise
+        return False
+    # The same operations on the same numbers, so that even rounded inputs give equal results.
+    return torch.allclose(given, _one_pass(model, ids, device), rtol=1e-4, atol=1e-5)
+
+
+def _difference(model: Any, context: int, device: str, stepping: Stepping) -> tuple[float, str]:
     """Return the relative difference of the logits with a cache from those of one pass, and its description."""
     try:
-        runner = ModuleRunner(model, context, device, pieces=pieces)
+        runner = ModuleRunner(model, context, device, stepping)
         parts = _parts(context)
         ids = _text(model, sum(parts))
         whole = _one_pass(model, ids, device)
@@ -120,9 +147,9 @@ def _text(model: Any, count: int) -> list[int]:
 
 
 @torch.inference_mode()
-def _one_pass(model: Any, ids: list[int], device: str) -> Tensor:
+def _one_pass(model: Any, ids: list[int], device: str, **more: Tensor) -> Tensor:
     """Return the logits [tokens, vocabulary] without a cache, float32 on the CPU."""
-    logits: Tensor = model(input_ids=torch.tensor([ids], device=device), use_cache=False).logits[0]
+    logits: Tensor = model(input_ids=torch.tensor([ids], device=device), use_cache=False, **more).logits[0]
     return logits.float().cpu()
 
 
@@ -134,18 +161,19 @@ def _fingerprint(model: Any, device: str, dtype: str) -> str:
     return hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()[:24]
 
 
-def _load_result(path: Path) -> bool | None:
+def _load_result(path: Path) -> Stepping | None:
     try:
-        value = read_json(path)["pieces"] if path.is_file() else None
-    except (CorruptFile, KeyError, TypeError, OSError):
+        value: Any = read_json(path) if path.is_file() else {}
+        calls, positions = value.get("calls"), value.get("positions")
+    except (CorruptFile, AttributeError, OSError):
         return None
-    return value if isinstance(value, bool) else None
+    return Stepping(calls, positions) if calls in get_args(Calls) and isinstance(positions, bool) else None
 
 
-def _store_result(path: Path, pieces: bool) -> None:
+def _store_result(path: Path, stepping: Stepping) -> None:
     """Store the result; if the folder is not writable, the check is repeated each time."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_json(path, {"pieces": pieces})
+        write_json(path, asdict(stepping))
     except OSError:
         return

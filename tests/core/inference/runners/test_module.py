@@ -37,7 +37,25 @@ MODELS: dict[str, dict[str, Any]] = {
     "qwen3": {},
     "gpt2": {"n_embd": 64, "n_head": 4, "n_layer": 3, "n_positions": 512},
     "lfm2": {"layer_types": ["conv", "full_attention", "conv"], "block_auto_adjust_ff_dim": False},
-}
+    "qwen3_5_text": {
+        "layer_types": ["linear_attention", "full_attention", "linear_attention"],
+        "linear_num_key_heads": 2,
+        "linear_num_value_heads": 4,
+        "linear_key_head_dim": 16,
+        "linear_value_head_dim": 16,
+    },
+    "falcon_h1": {
+        "mamba_d_ssm": 128, "mamba_d_state": 16, "mamba_d_head": 16, "mamba_n_heads": 8, "mamba_chunk_size": 16,
+    },
+    "deepseek_v32": {
+        **dict.fromkeys(("q_lora_rank", "kv_lora_rank"), 32),
+        **dict.fromkeys(("qk_rope_head_dim", "qk_nope_head_dim", "v_head_dim", "index_head_dim"), 16),
+        **dict.fromkeys(("n_group", "topk_group", "n_shared_experts", "first_k_dense_replace"), 1),
+        "n_routed_experts": 4, "num_experts_per_tok": 2, "num_key_value_heads": 4, "moe_intermediate_size": 32,
+        "index_topk": 32, "index_n_heads": 16,
+    },
+}  # fmt: skip
+RECURRENT = ("lfm2", "qwen3_5_text", "falcon_h1")
 TEXT = [int(value) for value in torch.randint(1, 288, (150,), generator=torch.Generator().manual_seed(5))]
 
 
@@ -180,7 +198,60 @@ def test_the_cache_grows_without_copying_each_time() -> None:
 
 @pytest.mark.parametrize(("family", "cuts"), [("mistral", True), ("lfm2", False)])
 def test_only_caches_without_recurrent_states_can_be_truncated(family: str, cuts: bool) -> None:
-    assert can_cut(make_cache(build(family).config)) is cuts
+    assert can_cut(make_cache(build(family))) is cuts
+
+
+@pytest.mark.parametrize("family", RECURRENT)
+def test_a_replaced_end_of_a_prompt_continues_from_a_snapshot(family: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The answer to the same prompt again, and the prompt of a next turn without the text before the first answer."""
+    model = build(family)
+    runner = runner_of(model, monkeypatch)
+    runner.extend(TEXT[:60])
+    for token in (7, 8, 9):
+        runner.extend([token])
+    counted = count_tokens(runner, monkeypatch)
+    for length in (59, 56, 52):
+        runner.truncate(length)
+        other = [*TEXT[:length], 11, 12]
+        close(runner.extend([11, 12]), whole(model, other)[-1])
+    assert sum(counted) < 20  # and not 3 times the prompt
+    runner.truncate(20)
+    close(runner.extend([3]), whole(model, [*TEXT[:20], 3])[-1])
+
+
+def count_tokens(runner: ModuleRunner, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Return a list that receives the number of tokens of every call of the model."""
+    counted: list[int] = []
+    forward = runner._forward
+    monkeypatch.setattr(runner, "_forward", lambda ids, keep: counted.append(len(ids)) or forward(ids, keep))
+    return counted
+
+
+def test_few_snapshots_are_kept_and_counted_as_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    runner = runner_of(build("lfm2"), monkeypatch)
+    sizes = []
+    for start in range(0, 100, 10):
+        runner.extend(TEXT[start : start + 10])
+        assert len(runner._snapshots) <= module._SNAPSHOTS
+        sizes.append(runner.memory_bytes)
+    assert sizes[0] < sizes[1]
+    assert sizes[-1] == sizes[-2]
+
+
+def test_a_text_beyond_the_short_context_of_longrope_has_other_frequencies(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    rope = {
+        "rope_type": "longrope", "rope_theta": 10000.0, "original_max_position_embeddings": 64,
+        "short_factor": [1.0] * 8, "long_factor": [4.0] * 8,
+    }  # fmt: skip
+    config = AutoConfig.for_model("phi3", **{**SMALL, "rope_parameters": rope, "pad_token_id": 0})
+    model = AutoModelForCausalLM.from_config(config).eval().requires_grad_(False)
+    runner = runner_of(model, monkeypatch)
+    close(runner.logits(TEXT), whole(model, TEXT))
+    for start, end in ((0, 60), (60, 64), (64, 65), (65, 66), (66, 100)):
+        close(runner.extend(TEXT[start:end]), whole(model, TEXT[:end])[-1])
+    runner.truncate(50)
+    close(runner.extend(TEXT[50:52]), whole(model, TEXT[:52])[-1])
 
 
 def test_a_closed_runner_has_no_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from core.errors import UnsupportedModel
+from core.events import Event, Log
 from core.inference.loader import load_model, load_runner
 from core.inference.runners import stepping
 from core.inference.runners.module import ModuleRunner
@@ -31,7 +31,9 @@ def test_a_tied_head_keeps_its_bias(tmp_path: Path, name: str) -> None:
     agrees(tmp_path, name)
 
 
-def agrees(folder: Path, name: str) -> None:
+def agrees(folder: Path, name: str) -> list[Event]:
+    """Compare the logits after each part of a conversation with those of one pass; return the events of loading."""
+    events: list[Event] = []
     make_model(name, folder / "model")
     with torch.no_grad():
         whole = (
@@ -39,22 +41,26 @@ def agrees(folder: Path, name: str) -> None:
             .model(input_ids=torch.tensor([TEXT]), use_cache=False)
             .logits[0]
         )
-    runner = load_runner(str(folder / "model"), "cpu", dtype="float32").runner
+    runner = load_runner(str(folder / "model"), "cpu", dtype="float32", emit=events.append).runner
     assert isinstance(runner, ModuleRunner)
     position = 0
     for count in PARTS:
         found = runner.extend(TEXT[position : position + count])
         position += count
         assert torch.allclose(found, whole[position - 1], rtol=1e-3, atol=1e-3), f"behind token {position}"
+    return events
 
 
 @pytest.mark.parametrize("name", ["openai-gpt", "xlstm"])
-def test_a_model_without_a_working_cache_is_refused(tmp_path: Path, name: str) -> None:
-    make_model(name, tmp_path / "model")
-    with pytest.raises(UnsupportedModel, match="of transformers cannot generate token by token"):
-        load_runner(str(tmp_path / "model"), "cpu", dtype="float32")
-    whole = load_model(str(tmp_path / "model"), "cpu").model(input_ids=torch.tensor([TEXT]), use_cache=False)
-    assert torch.isfinite(whole.logits).all()
+def test_a_model_without_a_working_cache_processes_the_whole_text_for_every_token(tmp_path: Path, name: str) -> None:
+    events = agrees(tmp_path, name)
+    assert [event.message for event in events if isinstance(event, Log) and "cannot use a cache" in event.message]
+
+
+def test_positions_are_given_to_a_model_that_counts_them_from_0_in_every_call(tmp_path: Path) -> None:
+    """Bamba; RoBERTa counts from 2, so that it gets none."""
+    agrees(tmp_path / "bamba", "bamba")
+    agrees(tmp_path / "roberta", "roberta")
 
 
 def test_the_result_is_stored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
