@@ -92,7 +92,7 @@ class GrowingIndexedLayer(GrowingLayer, DynamicIndexedLayer):
             self.indexer_position_ids = self.indexer_position_ids[..., :length]
 
 
-class GrowingHybridLayer(LinearAttentionAndFullAttentionLayer, GrowingLayer):  # type: ignore[misc]
+class GrowingHybridLayer(LinearAttentionAndFullAttentionLayer, GrowingLayer):  # type: ignore[override,misc]
     """A `GrowingLayer` with the recurrent states of the same block (Falcon-H1), which `cut` does not change."""
 
     def __init__(self, number_of_states: int = 1, **_: Any) -> None:

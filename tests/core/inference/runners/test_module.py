@@ -223,7 +223,12 @@ def count_tokens(runner: ModuleRunner, monkeypatch: pytest.MonkeyPatch) -> list[
     """Return a list that receives the number of tokens of every call of the model."""
     counted: list[int] = []
     forward = runner._forward
-    monkeypatch.setattr(runner, "_forward", lambda ids, keep: counted.append(len(ids)) or forward(ids, keep))
+
+    def count(ids: list[int], keep: int) -> torch.Tensor:
+        counted.append(len(ids))
+        return forward(ids, keep)
+
+    monkeypatch.setattr(runner, "_forward", count)
     return counted
 
 
