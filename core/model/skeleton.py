@@ -23,7 +23,8 @@ from core.errors import UnsupportedModel, translated
 from core.model.folder import check_architecture, read_config
 from core.model.headers import short
 from core.model.refusals import text_config
-from core.model.slices import ParameterSlice, RowNumbers, whole
+from core.model.separate_experts import ExpertJoin
+from core.model.slices import ParameterSlice, RowNumbers, joined, whole
 from core.model.sources import ParameterSource, by_parameter, find_sources
 from core.model.tokenizer import readable
 from core.model.tree import Linear, ModelTree
@@ -92,6 +93,8 @@ class Skeleton:
         source = self.sources[target]
         if source.converter is None:
             return [whole(target, linear, len(self.store.info(tensor).shape))]
+        if isinstance(source.converter, ExpertJoin):
+            return [joined(target, source.converter.parts[tensor], source.converter.height)]
         try:
             if target not in self._numbered:
                 shapes = {name: self.store.info(name).shape for name in source.names}

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from core.model.sources import ParameterSource
+from core.model.tensor_part import TensorPart
 from core.model.tree import Linear
 
 Rows = slice | Tensor
@@ -135,6 +136,11 @@ def whole(parameter: str, linear: Linear, dimensions: int) -> ParameterSlice:
     height = linear.in_features if part.transposed else linear.out_features
     rows = slice(*part.rows)
     return ParameterSlice(parameter, part.expert, rows, slice(None), part.transposed, height if stacked else 0)
+
+
+def joined(parameter: str, part: TensorPart, height: int) -> ParameterSlice:
+    """Return the place of a separate matrix of an expert, which is the slice `part` of a parameter; see `height`."""
+    return ParameterSlice(parameter, part.expert, slice(*part.rows), slice(None), part.transposed, height)
 
 
 def assemble(slices: Sequence[ParameterSlice], parameters: Mapping[str, Tensor], out_features: int) -> Tensor:

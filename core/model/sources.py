@@ -16,6 +16,8 @@ from torch import Tensor
 from transformers.conversion_mapping import get_model_conversion_mapping
 from transformers.core_model_loading import WeightConverter, WeightRenaming, dot_natural_key, rename_source_key
 
+from core.model.separate_experts import EXPERTS, ExpertJoin, find_joins
+
 Read = Callable[[str], Tensor]
 
 
@@ -26,12 +28,12 @@ class ParameterSource:
     Attributes:
         target: name of the first parameter in the model.
         tensors: pattern of the converter -> names of the tensors in the checkpoint that match it, in order.
-        converter: transform of transformers; None if the parameter is the tensor itself.
+        converter: transform of transformers, or of separate experts; None if the parameter is the tensor itself.
     """
 
     target: str
     tensors: dict[str, list[str]] = field(default_factory=dict)
-    converter: WeightConverter | None = None
+    converter: WeightConverter | ExpertJoin | None = None
 
     @property
     def names(self) -> list[str]:
@@ -91,6 +93,9 @@ def find_sources(model: Any, names: Iterable[str]) -> tuple[list[ParameterSource
         else:
             source = found.setdefault(target, ParameterSource(target, {}, by_pattern[pattern]))
             source.tensors.setdefault(pattern, []).append(name)
+    for target, tensors, join in find_joins(model, unused, found):
+        found[target] = ParameterSource(target, {EXPERTS: tensors}, join)
+        unused = [name for name in unused if name not in join.parts]
     return list(found.values()), unused
 
 

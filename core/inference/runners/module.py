@@ -75,8 +75,7 @@ class ModuleRunner:
         self._piece = PIECE.get(self._device.type, 128)
         self._stepping = stepping
         self._known = inspect.signature(type(model).forward).parameters
-        cached = stepping.calls != "whole"
-        self._key = next((key for key in CACHES if key in self._known), None) if cached else None
+        self._key = cache_key(model) if stepping.calls != "whole" else None
         self._cache = self._new_cache()
         self._short_context = short_context(model.config)
         self._ids: list[int] = []
@@ -243,6 +242,12 @@ class ModuleRunner:
     def _forget_all(self) -> None:
         self._ids, self._read, self._snapshots = [], 0, []
         del self._cache
+
+
+def cache_key(model: Any) -> str | None:
+    """Return the name of the argument and output of a model for its cache; None if it has no cache."""
+    known = inspect.signature(type(model).forward).parameters
+    return next((key for key in CACHES if key in known), None)
 
 
 def short_context(config: Any) -> int:

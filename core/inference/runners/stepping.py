@@ -24,7 +24,7 @@ from core.errors import BitwrightError, CorruptFile, UnsupportedModel, no_memory
 from core.events import Emit, Log, ignore_event
 from core.files import read_json, write_json
 from core.home import home
-from core.inference.runners.module import Calls, ModuleRunner, Stepping
+from core.inference.runners.module import Calls, ModuleRunner, Stepping, cache_key
 
 _PIECE: Final = 128
 _SECOND: Final = (2, 22)
@@ -63,6 +63,8 @@ def open_runner(
 
 def _measure(model: Any, context: int, device: str, limit: float) -> tuple[Stepping, str]:
     """Return the fastest calls that differ by at most `limit` from one pass, and why not with a cache ("" if it is)."""
+    if cache_key(model) is None:
+        return Stepping("whole"), ""
     positions = _takes_positions(model, device)
     pieces, tokens = Stepping("pieces", positions), Stepping("tokens", positions)
     difference, _ = _difference(model, context, device, pieces)
