@@ -9,6 +9,7 @@ from typing import Final
 from core.control import ShouldStop
 from core.errors import BitwrightError
 from core.hub.download import cached, explain, http_error
+from core.hub.gguf_files import split_type
 from core.hub.patience import bounded
 from core.hub.records import ModelCard
 from core.hub.remote import read_file
@@ -45,10 +46,11 @@ def read_card(model: str, should_stop: ShouldStop) -> ModelCard:
         return _of_gguf(Path(model)) if model.lower().endswith(".gguf") else _card_of(read_text(Path(model)))
     folder = None
     try:
-        folder = cached(model)
+        repository, _ = split_type(model)
+        folder = cached(repository)
         if folder is not None and (folder / "README.md").is_file():
             return _card_of(read_text(folder))
-        data = bounded(lambda: read_file(model, "README.md", LIMIT_BYTES), should_stop)
+        data = bounded(lambda: read_file(repository, "README.md", LIMIT_BYTES), should_stop)
         return _card_of(data.decode("utf-8", "replace"))
     except EntryNotFoundError:
         return ModelCard()

@@ -25,6 +25,7 @@ from core.errors import (
 from core.events import Emit, Log
 from core.files import free_bytes, read_json
 from core.hub.arrival import Arrival, Checksums, forget, sweep
+from core.hub.gguf_files import gguf_files, has_gguf, split_type
 from core.hub.patience import LOOKUP_SECONDS, bounded
 from core.model.headers import INDEX_FILE, SINGLE_FILE, read_folder, weight_files
 from core.pace import PacedProgress
@@ -40,17 +41,17 @@ _GRACE_BYTES: Final = 256 << 20
 
 
 def download(
-    repository: str,
+    model: str,
     emit: Emit,
     should_stop: ShouldStop,
     check: Callable[[Mapping[str, Any]], None] = lambda config: None,
     *,
     measured: bool = False,
 ) -> Path:
-    """Download a model unless it is in the Hub cache, and return its folder there.
+    """Download a model unless it is in the Hub cache, and return its folder there, or its GGUF file.
 
     Args:
-        repository: `name` or `owner/name`.
+        model: `name` or `owner/name`; `owner/name:TYPE` for one of the GGUF models of a repository.
         emit: receives a `Log` before the download and at every 10 %.
         should_stop: called about five times a second.
         check: called with the config before weights are downloaded; may raise an error.
@@ -60,7 +61,8 @@ def download(
     Raises:
         ModelNotFound: the Hub has no such model, or the user has no access to it.
         HubUnreachable: the Hub did not answer or denied access, or terms must be accepted first.
-        UnsupportedModel: the repository contains no safetensors weights.
+        BadInput: the repository has several GGUF models, and the type does not select one of them.
+        UnsupportedModel: the repository contains neither safetensors weights nor a GGUF model.
         CorruptFile: a file was damaged in transfer twice.
         DiskFull, OutputProblem: the cache has too little free space, or is not writable.
         Cancelled: `should_stop` returned true.
@@ -68,6 +70,7 @@ def download(
     from huggingface_hub import HfApi
     from huggingface_hub.errors import OfflineModeIsEnabled
 
+    repository, kind = split_type(model)
     try:
         info = bounded(
             lambda: HfApi().model_info(repository, files_metadata=True, timeout=LOOKUP_SECONDS - 2), should_stop
@@ -76,21 +79,26 @@ def download(
         problem = explain(repository, error)
         if problem.code == ModelNotFound.code:
             raise problem from error
-        folder = cached(repository)
-        if folder is None:
+        found = cached(model)
+        if found is None:
             raise problem from error
-        emit(Log("warning", f"The Hub could not be reached; using the copy of {repository} in the cache."))
-        return folder
-    return _Download(repository, info, emit, should_stop, measured).run(check)
+        emit(Log("warning", f"The Hub could not be reached; using the copy of {model} in the cache."))
+        return found
+    return _Download(repository, kind, info, emit, should_stop, measured).run(check)
 
 
-def wanted_files(names: Sequence[str], repository: str) -> list[str]:
+def wanted_files(names: Sequence[str], repository: str, kind: str = "") -> list[str]:
     """Return the files of a repository to download: config, tokenizer, license and one set of weights.
 
+    For a repository without safetensors weights, or a GGUF type `kind`, these are the GGUF files of one model.
+
     Raises:
-        UnsupportedModel: the repository has no safetensors weights, or no config.
+        BadInput: there are several GGUF models, and the type does not select one of them.
+        UnsupportedModel: the repository has neither safetensors weights with a config nor a GGUF model.
     """
     flat = [name for name in names if "/" not in name]
+    if kind or (has_gguf(names) and not any(name.endswith(".safetensors") for name in flat)):
+        return gguf_files(names, repository, kind)
     if "config.json" not in flat:
         raise UnsupportedModel(
             f"{repository} has no config.json, so it is not a transformers model.", "Choose another model."
@@ -110,14 +118,24 @@ def wanted_files(names: Sequence[str], repository: str) -> list[str]:
     return [*others, *fnmatch.filter(names, _TEMPLATES), *weights]
 
 
-def cached(repository: str) -> Path | None:
-    """Return the folder of a model that is complete in the cache, else None; does not contact the Hub."""
+def cached(model: str) -> Path | None:
+    """Return the folder or the GGUF file of a model that is complete in the cache, else None.
+
+    Does not contact the Hub.
+
+    Args:
+        model: as in `download`.
+    """
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
 
+    repository, kind = split_type(model)
     try:
         folder = Path(snapshot_download(repository, local_files_only=True, allow_patterns=["config.json"]))
-        if (folder / "config.json").is_file() and read_folder(folder):
+        names = [path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()]
+        if kind or (CONFIG not in names and has_gguf(names)):
+            return folder / gguf_files(names, repository, kind)[0]
+        if CONFIG in names and read_folder(folder):
             return folder
     except (LocalEntryNotFoundError, HFValidationError, BitwrightError):
         return None
@@ -163,12 +181,14 @@ def http_error() -> type[Exception]:
 class _Download:
     """A download of the wanted files of one repository, from its `ModelInfo`."""
 
-    def __init__(self, repository: str, info: Any, emit: Emit, should_stop: ShouldStop, measured: bool) -> None:
+    def __init__(
+        self, repository: str, kind: str, info: Any, emit: Emit, should_stop: ShouldStop, measured: bool
+    ) -> None:
         from huggingface_hub import constants
         from huggingface_hub.file_download import repo_folder_name
 
         siblings = info.siblings or []
-        self._repository, self._commit = repository, info.sha
+        self._repository, self._kind, self._commit = repository, kind, info.sha
         self._emit, self._should_stop, self._measured = emit, should_stop, measured
         self._sizes: dict[str, int] = {file.rfilename: file.size or 0 for file in siblings}
         self._sums = {file.rfilename: Checksums.of(file) for file in siblings}
@@ -176,11 +196,14 @@ class _Download:
         self._place = repo_folder_name(repo_id=repository, repo_type="model")
 
     def run(self, check: Callable[[Mapping[str, Any]], None]) -> Path:
-        """Download and verify the missing files, and return the folder of the snapshot."""
-        wanted = wanted_files(list(self._sizes), self._repository)
+        """Download and verify the missing files, and return the folder of the snapshot, or its GGUF file."""
+        wanted = wanted_files(list(self._sizes), self._repository, self._kind)
+        gguf = wanted[0].lower().endswith(".gguf")
         try:
             unchecked = sweep(self._cache, self._place) | set(self._missing(wanted))
             with Arrival(self._cache, self._place, unchecked) as arrival:
+                if gguf:
+                    return self._checked(lambda: self._files(wanted, arrival), unchecked) / wanted[0]
                 folder = self._checked(lambda: self._config(arrival), unchecked & {CONFIG})
                 config = read_json(folder / CONFIG)
                 if isinstance(config, dict):

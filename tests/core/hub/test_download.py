@@ -255,3 +255,41 @@ def test_should_stop_cancels_a_download(hub: Hub) -> None:
 def test_files_without_config_or_weights_are_unsupported(names: list[str]) -> None:
     with pytest.raises(UnsupportedModel):
         wanted_files(names, "some/model")
+
+
+# --- repositories of GGUF files ---
+
+
+@pytest.fixture
+def gguf_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
+    parts = {f"Q8_0/m-Q8_0-0000{number}-of-00002.gguf": b"GGUF%d" % number for number in (1, 2)}
+    files = {"README.md": b"# model", "m-Q4_0.gguf": b"GGUF", "mmproj-F16.gguf": b"GGUF", **parts}
+    with serve(Hub(files)) as running:
+        point_at(running.endpoint, tmp_path / "cache", monkeypatch)
+        yield running
+
+
+def test_a_type_selects_the_gguf_model(gguf_hub: Hub) -> None:
+    path = fetch("some/model:Q4_0")
+    assert (path.name, path.read_bytes()) == ("m-Q4_0.gguf", b"GGUF")
+    assert [found.name for found in path.parent.iterdir()] == ["m-Q4_0.gguf"]
+
+
+def test_all_parts_of_a_split_gguf_model_are_downloaded(gguf_hub: Hub) -> None:
+    path = fetch("some/model:q8_0")
+    assert path.name == "m-Q8_0-00001-of-00002.gguf"
+    assert sorted(found.read_bytes() for found in path.parent.iterdir()) == [b"GGUF1", b"GGUF2"]
+
+
+def test_several_gguf_models_are_listed(gguf_hub: Hub) -> None:
+    problem = failure()
+    assert (problem.code, problem.message) == ("bad-input", "some/model contains 2 GGUF models: Q8_0, Q4_0.")
+    assert "some/model:Q8_0" in problem.hint
+
+
+def test_a_gguf_model_in_the_cache_is_found_without_the_hub(gguf_hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = fetch("some/model:Q8_0")
+    point_at(f"http://127.0.0.1:{closed_port()}", Path(constants.HF_HUB_CACHE), monkeypatch)
+    assert cached("some/model:Q8_0") == path == cached("some/model")
+    assert fetch("some/model:Q8_0") == path
+    assert cached("some/model:Q4_0") is None

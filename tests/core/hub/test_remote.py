@@ -170,3 +170,9 @@ def test_should_stop_ends_the_wait_for_a_silent_server(hub: Hub) -> None:
     answers = iter([False])
     with pytest.raises(Cancelled):
         read_remote("some/model", list[Event]().append, lambda: next(answers, True))
+
+
+def test_a_gguf_model_is_read_after_its_download(hub: Hub) -> None:
+    hub.files["m-Q8_0.gguf"] = b"GGUF"
+    with pytest.raises(UnsupportedModel, match="some/model:Q8_0 is a GGUF file"):
+        read_remote("some/model:Q8_0", list[Event]().append, lambda: False)

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import gguf
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -26,7 +27,9 @@ from core.hub import download as hub
 from core.hub import source
 from core.hub.source import ModelSource
 from core.model.folder import check_architecture, read_config
+from core.model.headers import read_folder
 from tests.core.formats.gguf import gguf_files
+from tests.core.hub.local_hub import Hub, point_at, serve
 
 CONFIG = {"model_type": "llama", "architectures": ["LlamaForCausalLM"]}
 
@@ -267,3 +270,22 @@ def test_a_gguf_file_with_another_suffix_is_reported(tmp_path: Path) -> None:
     blob.write_bytes(b"GGUF\x03\0\0\0")
     with pytest.raises(BadInput, match=r"does not end in \.gguf.*ln -s .*sha256-0a1b"):
         find(blob)
+
+
+@pytest.mark.parametrize("most_tensors", [0, 12])
+def test_a_repository_of_gguf_files_is_imported(
+    most_tensors: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kind = gguf.GGMLQuantizationType.Q8_0
+    gguf_files.write(
+        tmp_path / "Small-Q8_0.gguf", "llama", gguf_files.build("llama"), kind=kind, most_tensors=most_tensors
+    )
+    files = {path.name: path.read_bytes() for path in tmp_path.glob("*.gguf")}
+    assert (len(files) > 1) is (most_tensors > 0)
+    with serve(Hub({**files, "Small-F16.gguf": b"GGUF"})) as running:
+        point_at(running.endpoint, tmp_path / "cache", monkeypatch)
+        found = find("some/model:Q8_0")
+    assert (found.label, found.origin) == ("some/model", "hub")
+    assert "quantized as Q8_0" in found.note
+    assert found.file_bytes == sum(len(content) for content in files.values())
+    assert read_folder(found.folder)
