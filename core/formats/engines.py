@@ -16,6 +16,7 @@ from core.bitsmap import BitsMap, with_layers
 from core.errors import BadInput
 from core.formats.names import is_gguf
 from core.model.fused import FusedModules, group_positions
+from core.model.fused_experts import EXPERT
 from core.model.plans import LayerPlan, grouped
 from core.model.tree import ModelTree, resolve_schemes
 from core.schemes import UNTOUCHED, LayerScheme
@@ -161,12 +162,12 @@ def allowed(engine: str, format_name: str) -> Callable[[LayerScheme, int, int], 
 
 
 def needs_fused_modules(engine: str, format_name: str) -> bool:
-    """Return whether the engine requires the same scheme for fused layers (q, k, v; gate, up) of a block.
+    """Return whether the engine requires the same scheme for fused layers of a block: q, k, v; gate, up; its experts.
 
-    vLLM fuses them when loading. With auto_round, INCConfigParser looks up each part and rejects differences
-    (inc/config_parser.py). With auto_awq, `is_layer_skipped` rejects fused layers of which only some are quantized
-    (utils/quant_utils.py). With GPTQ, `dynamic` is matched only with the name of the fused module
-    (utils/gptq_utils.py), for which `core.formats.gptq` therefore writes a rule.
+    vLLM fuses them when loading, and computes all experts of a block with one method. With auto_round, INCConfigParser
+    looks up each part and rejects differences (inc/config_parser.py). With auto_awq, `is_layer_skipped` rejects fused
+    layers of which only some are quantized (utils/quant_utils.py). With GPTQ, `dynamic` is matched only with the name
+    of the fused module (utils/gptq_utils.py), for which `core.formats.gptq` therefore writes a rule.
     """
     return engine.startswith("vllm") and not is_gguf(format_name)
 
@@ -174,13 +175,13 @@ def needs_fused_modules(engine: str, format_name: str) -> bool:
 def fused_modules(engine: str, format_name: str, wanted: FusedModules) -> FusedModules:
     """Return the modules to fuse: those that are wanted and those that the engine needs."""
     return (
-        replace(wanted, fuse_qkv=True, fuse_gate_up=True)
+        replace(wanted, fuse_qkv=True, fuse_gate_up=True, experts=True, block_experts=True)
         if engine and needs_fused_modules(engine, format_name)
         else wanted
     )
 
 
-_FUSED = FusedModules(experts=False)
+_FUSED = FusedModules(block_experts=True)
 
 
 def _packing(format_name: str, schemes: Iterable[LayerScheme]) -> str:
@@ -361,7 +362,10 @@ def _disagreeing(
             repairs.append(verdict.repair if verdict and verdict.repair else schemes[place])
         # With equal bits, prefer smaller groups, then symmetric schemes.
         best = max(repairs, key=lambda scheme: (scheme.bits, -scheme.group_size % 4096, scheme.sym))
-        lasts = ", ".join(tree.linears[place].kind.rpartition(".")[2] for place in members)
-        verdict = _Verdict("cannot", f"{lasts} are fused into one matrix and must have the same scheme", best)
+        lasts = ", ".join(dict.fromkeys(tree.linears[place].kind.rpartition(".")[2] for place in members))
+        fused = f"{lasts} are fused into one matrix"
+        if EXPERT.search(tree.linears[members[0]].kind):
+            fused = f"{lasts} of all experts of a block are computed together"
+        verdict = _Verdict("cannot", f"{fused} and must have the same scheme", best)
         found.update(dict.fromkeys(members, verdict))
     return found

@@ -24,16 +24,25 @@ _REASONS = {
     _QKV: "query, key and value are one matrix in most engines",
     _GATE_UP: "gate and up are one matrix in most engines",
     "experts": "the experts of a block are one tensor in most engines",
+    "block_experts": "all layers of the experts of a block have one scheme in vLLM",
 }
 
 
 @dataclass(frozen=True)
 class FusedModules:
-    """The kinds of layers that share a scheme: q, k and v; gate and up; the experts of a block."""
+    """The kinds of layers that share a scheme.
+
+    Attributes:
+        fuse_qkv: q, k and v.
+        fuse_gate_up: gate and up.
+        experts: the same layer of all experts of a block.
+        block_experts: all layers of all experts of a block.
+    """
 
     fuse_qkv: bool = True
     fuse_gate_up: bool = True
     experts: bool = True
+    block_experts: bool = False
 
 
 @dataclass(frozen=True)
@@ -76,7 +85,10 @@ def group_positions(tree: ModelTree, fused: FusedModules) -> list[list[int]]:
 def _stem(kind: str, fused: FusedModules) -> tuple[str, frozenset[str]]:
     """Return a key that is equal for fused kinds, and the reasons for which they are fused."""
     reasons = set()
-    if fused.experts and EXPERT.search(kind):
+    expert = EXPERT.search(kind)
+    if fused.block_experts and expert:
+        return f"{kind[: expert.start()]}experts", frozenset({"block_experts"})
+    if fused.experts and expert:
         kind = EXPERT.sub("experts.*", kind)
         reasons.add("experts")
     parent, _, last = kind.rpartition(".")
@@ -90,5 +102,5 @@ def _stem(kind: str, fused: FusedModules) -> tuple[str, frozenset[str]]:
 def _reason(kinds: tuple[str, ...], reasons: frozenset[str]) -> str:
     lasts = {kind.rpartition(".")[2] for kind in kinds}
     numbers = {match[0] if (match := EXPERT.search(kind)) else "" for kind in kinds}
-    true = [reason for reason in sorted(reasons) if len(numbers if reason == "experts" else lasts) > 1]
+    true = [reason for reason in sorted(reasons) if len(numbers if "experts" in reason else lasts) > 1]
     return "; ".join(_REASONS[reason] for reason in true)

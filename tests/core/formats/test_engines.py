@@ -17,7 +17,7 @@ from core.formats.names import FORMATS as ALL
 from core.formats.names import is_gguf
 from core.model.tree import ModelTree, resolve_schemes
 from core.schemes import LayerScheme
-from tests.core.paper_model import SHAPES, llama
+from tests.core.paper_model import SHAPES, llama, mixture
 
 TREE = llama(3, tied=False)
 FORMATS = ("auto_round", "auto_gptq", "gptqmodel", "auto_awq")
@@ -304,3 +304,19 @@ def test_the_assumed_packing_is_the_one_that_is_written(chosen: list[LayerScheme
     used = {plan.scheme for plan in plans if plan.scheme.quantized}
     if used:
         assert engines._packing("auto_round", used) == choose_packing(config_layout(plans, str)).name
+
+
+def test_vllm_has_one_scheme_for_all_experts_of_a_block() -> None:
+    tree = mixture(2, 3, hidden=64, intermediate=64)
+    chosen = BitsMap(W4, (Rule("model.layers.1.mlp.experts.*.down_proj", bits=8),))
+    found = marks("vllm-cuda", chosen, tree=tree)
+    assert rejected(found) == {
+        f"1.mlp.experts.{expert}.{kind}_proj" for expert in range(3) for kind in ("gate", "up", "down")
+    }
+    assert {mark.reason for mark in found} == {
+        "gate_proj, up_proj, down_proj of all experts of a block are computed together and must have the same scheme"
+    }
+    repaired = engines.repaired("vllm-cuda", tree, chosen, "auto_round")
+    assert marks("vllm-cuda", repaired, tree=tree) == []
+    assert {plan.scheme.bits for plan in resolve_schemes(tree, repaired) if ".1.mlp.experts" in plan.linear.name} == {8}
+    assert marks("transformers-auto-round", chosen, tree=tree) == []

@@ -91,3 +91,9 @@ def test_layers_that_stay_in_16_bits_are_in_no_group() -> None:
     del shapes["mlp.experts.2.down_proj"]
     found = groups(llama(1, shapes=shapes), FusedModules())
     assert [len(group.layers) for group in found] == [4, 2]
+
+
+def test_all_layers_of_the_experts_of_a_block_can_share_one_scheme() -> None:
+    found = groups(mixture(2, 4), FusedModules(block_experts=True))
+    assert [len(group.layers) for group in found] == [3, 12, 3, 12]
+    assert found[1].reason == "all layers of the experts of a block have one scheme in vLLM"
