@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,9 @@ from core.files import read_json
 from core.formats.packing import PARTS, measure
 from core.formats.patterns import is_simple
 from core.formats.settings import LayerEntry, Settings, find_config, read_object, read_settings
+from core.model.fused_experts import single_kind
 from core.model.headers import TensorInfo, read_folder
+from core.model.kept_layers import ROUTER, kept_names
 from core.model.tree import ModelTree, resolve_schemes
 from core.schemes import UNTOUCHED, LayerScheme
 
@@ -32,7 +34,7 @@ def to_layer_config(tree: ModelTree, bits_map: BitsMap) -> dict[str, dict[str, A
 
     Names are those of the checkpoint, which AutoRound also uses if the checkpoint has the prefix of the base model. The
     default scheme is passed to AutoRound by its own options. A quantized head has every key, since the default does not
-    apply to it.
+    apply to it. Routers that stay in 16 bits are not listed: AutoRound leaves them out, and many are no linear modules.
     """
     usual = bits_map.default.to_json()
     found: dict[str, dict[str, Any]] = {}
@@ -41,6 +43,8 @@ def to_layer_config(tree: ModelTree, bits_map: BitsMap) -> dict[str, dict[str, A
         if plan.linear.block < 0:
             keys = scheme.to_json() if scheme.quantized else {}
         elif not scheme.quantized:
+            if plan.linear.kept == ROUTER:
+                continue
             keys = {"bits": UNTOUCHED} if bits_map.default.quantized else {}
         else:
             keys = {key: value for key, value in scheme.to_json().items() if value != usual[key]}
@@ -70,6 +74,8 @@ def from_quantization_config(config: Mapping[str, Any], names: Sequence[str]) ->
         CorruptFile, UnsupportedModel: see `read_settings`.
     """
     meaning = _awq(config) if config.get("quant_method") == "awq" else _of_settings(config, names)
+    kept = kept_names(names)
+    meaning = replace(meaning, kept=frozenset(map(meaning.module, kept)))
     expected = {}
     for name in names:
         module = meaning.module(name)
@@ -77,8 +83,7 @@ def from_quantization_config(config: Mapping[str, Any], names: Sequence[str]) ->
         if scheme is not None:
             expected[name] = scheme
     drafted = BitsMap(meaning.default, tuple(meaning.rules))
-    known = [rule for rule in drafted.rules if any(rule.pattern.search(name) for name in names if _inside(name))]
-    return _repaired(replace(drafted, rules=tuple(known)), expected, names)
+    return _renamed(drafted, expected, names, kept)
 
 
 def from_checkpoint(folder: Path) -> BitsMap:
@@ -100,16 +105,18 @@ def from_checkpoint(folder: Path) -> BitsMap:
         dict.fromkeys(name.rpartition(".")[0] for name, info in tensors.items() if _linear(name, info, packed))
     )
     drafted = from_quantization_config(config, names)
+    names, packed = [single_kind(name) for name in names], set(map(single_kind, packed))
+    kept = kept_names(names)
     expected = {}
     for name in names:
-        scheme = drafted.resolve(name, exact_only=not _inside(name)).scheme
+        scheme = drafted.resolve(name, exact_only=not _ruled(name, kept)).scheme
         if name not in packed:
             scheme = replace(drafted.default, bits=UNTOUCHED)
         elif not scheme.quantized:
             scheme = drafted.default
         expected[name] = scheme
-    found = _repaired(drafted, expected, names)
-    return _reported(folder, config, tensors, expected) or found
+    found = _repaired(drafted, expected, names, kept)
+    return _reported(folder, config, tensors, expected, kept) or found
 
 
 @dataclass(frozen=True)
@@ -124,6 +131,7 @@ class _Meaning:
         head: whether the head is quantized.
         kinds: the only kinds of layers that are quantized; empty for all.
         skipped: patterns of layers that are not quantized.
+        kept: modules in the blocks that stay in 16 bits if no override applies to them.
     """
 
     default: LayerScheme
@@ -133,19 +141,21 @@ class _Meaning:
     head: bool = False
     kinds: frozenset[str] = frozenset()
     skipped: Sequence[re.Pattern[str]] = ()
+    kept: frozenset[str] = frozenset()
 
     def module(self, name: str) -> str:
         return str(self.prefix(name))
 
     def scheme(self, module: str) -> LayerScheme | None:
         """Return the scheme of a module; None for a module outside the blocks that the config does not mention."""
+        ruled = _ruled(module, self.kept)
         if any(pattern.search(module) for pattern in self.skipped):
-            return replace(self.default, bits=UNTOUCHED) if _inside(module) else None
+            return replace(self.default, bits=UNTOUCHED) if ruled else None
         if self.settings is None:
-            return self.default if _inside(module) else None
-        if not _inside(module) and not self.head and not self._covered(module):
+            return self.default if ruled else None
+        if not ruled and not (self.head and not _inside(module)) and not self._covered(module):
             return None
-        if _inside(module) and self.kinds and not any(module.endswith(f".{kind}") for kind in self.kinds):
+        if ruled and self.kinds and not any(module.endswith(f".{kind}") for kind in self.kinds):
             return replace(self.default, bits=UNTOUCHED)
         return _scheme(self.settings.entry(module), self.default)
 
@@ -217,6 +227,11 @@ def _rule_keys(keys: Mapping[str, Any]) -> dict[str, Any]:
     return dict(keys)
 
 
+def _ruled(name: str, kept: Collection[str]) -> bool:
+    """Return whether the rules of a bits map apply to a layer: it is in a block, and no router or gate."""
+    return _inside(name) and name not in kept
+
+
 def _inside(name: str) -> bool:
     """Return whether a name is inside a numbered block."""
     return any(part.isdecimal() for part in name.split("."))
@@ -230,7 +245,19 @@ def _linear(name: str, info: TensorInfo, packed: set[str]) -> bool:
     return part == "weight" and len(info.shape) == 2 and _inside(owner) and owner not in packed
 
 
-def _repaired(drafted: BitsMap, expected: Mapping[str, LayerScheme], names: Sequence[str]) -> BitsMap:
+def _renamed(
+    drafted: BitsMap, expected: Mapping[str, LayerScheme], names: Sequence[str], kept: Collection[str]
+) -> BitsMap:
+    """Return `drafted` with the names that experts have in bits maps, repaired, without rules that match nothing."""
+    names = [single_kind(name) for name in names]
+    expected = {single_kind(name): scheme for name, scheme in expected.items()}
+    matched = [rule for rule in drafted.rules if any(map(rule.pattern.search, (n for n in names if _ruled(n, kept))))]
+    return _repaired(replace(drafted, rules=tuple(matched)), expected, names, kept)
+
+
+def _repaired(
+    drafted: BitsMap, expected: Mapping[str, LayerScheme], names: Sequence[str], kept: Collection[str]
+) -> BitsMap:
     """Return `drafted` with a listed layer wherever its scheme differs from `expected`, without unknown names."""
     usual = drafted.default.to_json()
     layers = {rule.match: rule for rule in drafted.layers if rule.match in expected}
@@ -239,7 +266,7 @@ def _repaired(drafted: BitsMap, expected: Mapping[str, LayerScheme], names: Sequ
         if wanted is None or (name in layers and drafted.resolve(name).scheme == wanted):
             continue
         layers.pop(name, None)
-        resolved = replace(drafted, layers=()).resolve(name, exact_only=not _inside(name)).scheme
+        resolved = replace(drafted, layers=()).resolve(name, exact_only=not _ruled(name, kept)).scheme
         if resolved == wanted or not (resolved.quantized or wanted.quantized):
             continue
         keys = {key: value for key, value in wanted.to_json().items() if value != usual[key]}
@@ -248,7 +275,11 @@ def _repaired(drafted: BitsMap, expected: Mapping[str, LayerScheme], names: Sequ
 
 
 def _reported(
-    folder: Path, config: Mapping[str, Any], tensors: Mapping[str, TensorInfo], expected: Mapping[str, LayerScheme]
+    folder: Path,
+    config: Mapping[str, Any],
+    tensors: Mapping[str, TensorInfo],
+    expected: Mapping[str, LayerScheme],
+    kept: Collection[str],
 ) -> BitsMap | None:
     """Return the map in Bitwright's report if it gives each layer the scheme in the files, else None."""
     try:
@@ -258,13 +289,15 @@ def _reported(
         return None
     if reported.unmatched(expected):
         return None
+    stored = {single_kind(name.rpartition(".")[0]): name.rpartition(".")[0] for name in tensors}
     for name, scheme in expected.items():
-        wanted = reported.resolve(name, exact_only=not _inside(name)).scheme
+        wanted = reported.resolve(name, exact_only=not _ruled(name, kept)).scheme
+        file = stored[name]
         if scheme.quantized:
-            found = measure(packing, {part: tensors[f"{name}.{part}"].shape for part in PARTS[:3]})
+            found = measure(packing, {part: tensors[f"{file}.{part}"].shape for part in PARTS[:3]})
             shape = (found.in_features, found.out_features) if found else (0, 0)
         else:
-            rows, columns = tensors[f"{name}.weight"].shape
+            rows, columns = tensors[f"{file}.weight"].shape
             shape = (rows, columns)
         fitted = wanted.fit(*shape)[0]
         if fitted != scheme and (fitted.quantized or scheme.quantized):

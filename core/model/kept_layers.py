@@ -10,9 +10,9 @@ import re
 from collections.abc import Collection, Iterable
 from typing import Final
 
-_ROUTER: Final = "routers stay in 16 bits, unless named"
+ROUTER: Final = "routers stay in 16 bits, unless named"
 _LAST: Final[dict[str, str]] = {
-    **dict.fromkeys(("router_gate", "modality_router"), _ROUTER),
+    **dict.fromkeys(("router_gate", "modality_router"), ROUTER),
     "shared_expert_gate": "gates of shared experts stay in 16 bits, unless named",
     **dict.fromkeys(
         (
@@ -27,7 +27,7 @@ _LAST: Final[dict[str, str]] = {
 """Last part of the name -> reason: the gates of Gated DeltaNet, Kimi Linear and xLSTM, the step sizes of Mamba, and the
 product in groups of DeepSeek V4."""
 _INSIDE: Final[dict[str, str]] = {
-    "router": _ROUTER,
+    "router": ROUTER,
     "indexer": "the index of sparse attention stays in 16 bits, unless named",
     "compressor": "the compression of keys and values stays in 16 bits, unless named",
     "altup": "mixes of residual streams stay in 16 bits, unless named",
@@ -40,6 +40,8 @@ _NORM: Final = "parts of a norm stay in 16 bits, unless named"
 _UNUSED: Final = "the checkpoint has no down_proj for this expert"
 
 
+_BLOCK: Final = re.compile(r".*?\.\d+\.")
+"""Matches the prefix and number of a block at the start of a full name."""
 _UNUSED_KINDS: Final = re.compile(r"(.+\.experts\.\d+\.)(?:gate|up)_proj")
 
 
@@ -72,6 +74,24 @@ class Reasons:
         return found
 
 
+def kept_names(names: Iterable[str]) -> frozenset[str]:
+    """Return the names of those linear layers that stay in 16 bits, from the full names of all layers of a model.
+
+    Gates of attention heads are not recognized, since that needs their sizes.
+    """
+    blocks: dict[str, list[str]] = {}
+    for name in names:
+        match = _BLOCK.match(name)
+        if match:
+            blocks.setdefault(match[0], []).append(name)
+    reasons = Reasons(0)
+    found = set[str]()
+    for start, inside in blocks.items():
+        why = reasons.of_block([(name.removeprefix(start), 1) for name in inside])
+        found |= {name for name, reason in zip(inside, why, strict=True) if reason}
+    return frozenset(found)
+
+
 def _reason(kind: str, out_features: int, mixtures: Collection[str], heads: int) -> str:
     """Return the reason of one layer.
 
@@ -85,7 +105,7 @@ def _reason(kind: str, out_features: int, mixtures: Collection[str], heads: int)
         if part in _INSIDE:
             return _INSIDE[part]
         if part == "gate" and ".".join(parts[:place]) in mixtures:
-            return _ROUTER
+            return ROUTER
         if part.endswith("norm"):
             return _NORM
     return _HEAD_GATE if parts[-1] in ("g_proj", "attn_sink_proj") and out_features == heads else ""

@@ -25,7 +25,7 @@ from core.formats.registry import plan_packed
 from core.model.tree import ModelTree, resolve_schemes
 from core.schemes import LayerScheme
 from tests.core.formats.tiny import LLAMA_CONFIG, bits_map, llama_tensors, open_tree, save_source, write_output
-from tests.core.paper_model import llama
+from tests.core.paper_model import llama, mixture
 
 FORMATS = [name for name in (*AUTO_ROUND, *GPTQ) if name != "auto_round:auto_awq"]
 """Formats that store any map."""
@@ -217,3 +217,30 @@ def test_a_slow_pattern_is_replaced_by_listed_layers() -> None:
     found = from_quantization_config(config, names)
     assert found.rules == ()
     assert [name for name in names if found.resolve(name).scheme.bits == 8] == [name for name in names if "up" in name]
+
+
+def test_an_imported_map_of_a_mixture_has_its_experts_under_the_names_of_maps_and_no_routers() -> None:
+    start = "model.layers.0.block_sparse_moe"
+    names = [f"{start}.experts.{expert}.{last}" for expert in range(2) for last in ("w1", "w2", "w3")]
+    config = {
+        "quant_method": "auto-round",
+        "bits": 4,
+        "group_size": 32,
+        "sym": True,
+        "extra_config": {f"{start}.experts.1.w2": {"bits": 8}, f"{start}.gate": {"bits": 16}},
+    }
+    found = from_quantization_config(config, [*names, f"{start}.gate"])
+    assert found.to_json()["layers"] == {f"{start}.experts.1.down_proj": {"bits": 8}}
+    assert found.rules == ()
+
+
+def test_a_router_that_a_config_quantizes_is_listed_by_name() -> None:
+    names = ["model.layers.0.mlp.experts.0.up_proj", "model.layers.0.mlp.gate"]
+    config = {"quant_method": "gptq", "bits": 4, "group_size": 32, "dynamic": {r"+:.*\.mlp\.gate$": {"bits": 8}}}
+    found = from_quantization_config(config, names)
+    assert found.resolve(names[1], exact_only=True).scheme.bits == 8
+
+
+def test_autorounds_layer_config_does_not_contain_routers() -> None:
+    tree = mixture(1, 2)
+    assert to_layer_config(tree, BitsMap(LayerScheme(4, 32))) == {}
