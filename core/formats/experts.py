@@ -9,9 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Container
 from dataclasses import dataclass
+from typing import Final
 
 from core.model.tree import Linear, ModelTree
 from core.model.writer import TensorPlan
+
+_AS_STORED: Final = frozenset({"llama4", "llama4_text"})
+"""Model types whose module with all experts auto-round 0.16.1 does not replace when it reads a checkpoint."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +33,9 @@ class ExpertTensor:
     bias: bool
 
 
-def expert_tensors(tree: ModelTree, quantized: Container[str]) -> dict[str, list[ExpertTensor | Linear]]:
+def expert_tensors(
+    tree: ModelTree, quantized: Container[str], *, always: bool = False
+) -> dict[str, list[ExpertTensor | Linear]]:
     """Return the tensors of the source that an output replaces, and what it has in place of each.
 
     A `Linear` stands for the packed tensors of a quantized expert. All experts of a block are in place of the first
@@ -39,17 +45,20 @@ def expert_tensors(tree: ModelTree, quantized: Container[str]) -> dict[str, list
     Args:
         tree: of the source.
         quantized: names of the quantized linear layers.
+        always: whether the readers of the format replace the modules also if no expert is quantized, as auto-round
+            does, except for the model types in `_AS_STORED`.
     """
     experts = [linear for linear in tree.linears if linear.part is not None]
-    if not any(linear.name in quantized for linear in experts):
+    replaced = always and tree.model_type not in _AS_STORED
+    if not replaced and not any(linear.name in quantized for linear in experts):
         return {}
     found: dict[str, list[ExpertTensor | Linear]] = {}
     order = {name: place for place, name in enumerate(tree.tensors)}
     for block in dict.fromkeys(linear.block for linear in experts):
         members = [linear for linear in tree.of_block(block) if linear.part is not None]
-        replaced = {tree.weight_of(linear) for linear in members} | {tree.bias_of(linear) for linear in members} - {""}
-        first = min(replaced, key=lambda name: order[name])
-        found |= {name: [] for name in replaced}
+        names = {tree.weight_of(linear) for linear in members} | {tree.bias_of(linear) for linear in members} - {""}
+        first = min(names, key=lambda name: order[name])
+        found |= {name: [] for name in names}
         for linear in members:
             shape = (linear.out_features, linear.in_features)
             found[first].append(

@@ -232,7 +232,7 @@ class PackedWriter:
 
 
 def packed_tensors(
-    tree: ModelTree, quantized: Mapping[str, LayerPlan], packing: Packing
+    tree: ModelTree, quantized: Mapping[str, LayerPlan], packing: Packing, *, separate: bool = False
 ) -> tuple[list[TensorPlan], list[str], dict[str, ExpertTensor]]:
     """Return all tensors of an output, the names of those that are copied, and `PackedPlan.experts`.
 
@@ -240,11 +240,12 @@ def packed_tensors(
         tree: of the source.
         quantized: the quantized linear layers by name; a tied head, which has no weight in the source, is last.
         packing: of the quantized layers.
+        separate: `always` of `expert_tensors`.
     """
     tensors: list[TensorPlan] = []
     copied: list[str] = []
     experts: dict[str, ExpertTensor] = {}
-    replaced = expert_tensors(tree, quantized)
+    replaced = expert_tensors(tree, quantized, always=separate)
     for info in tree.tensors.values():
         if info.name in replaced:
             for part in replaced[info.name]:

@@ -91,7 +91,7 @@ def plan_packed(
     layout = config_layout(plans, module_name)
     quantized = {item.linear.name: item for item in plans if item.scheme.quantized}
     packing = _packing(name, layout)
-    tensors, copied, experts = packed_tensors(tree, quantized, packing)
+    tensors, copied, experts = packed_tensors(tree, quantized, packing, separate=name in AUTO_ROUND)
     asymmetric = any(not scheme.sym for scheme in layout.schemes)
     least = packing.zero_bias if asymmetric else 0
     notes = []

@@ -22,6 +22,7 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
 from core.errors import UnsupportedModel, translated
 from core.model.folder import check_architecture, read_config
 from core.model.headers import short
+from core.model.joined_experts import join_experts
 from core.model.refusals import text_config
 from core.model.separate_experts import ExpertJoin
 from core.model.slices import ParameterSlice, RowNumbers, joined, whole
@@ -41,8 +42,8 @@ class Skeleton:
     Attributes:
         model: the `...ForCausalLM` module.
         stack: module path of the list of decoder blocks, such as `model.layers`.
-        tree: layer tree of the checkpoint.
-        store: tensors of the checkpoint.
+        tree: layer tree of the tensors in `store`.
+        store: tensors of the checkpoint, with the experts in tensors that transformers loads.
         sources: parameter or buffer of the model -> the tensors that fill it.
         shapes: the same names -> shape that the tensors give.
     """
@@ -82,6 +83,7 @@ class Skeleton:
         Raises:
             UnsupportedModel: the model has no parameter for it, or stores it in another order of inputs or outputs.
         """
+        linear = self._linears.get(linear.name, linear)
         part = linear.part
         tensor = f"{linear.name}.weight" if part is None else part.tensor
         target = self._targets.get(tensor)
@@ -298,6 +300,7 @@ def build_skeleton(tree: ModelTree, store: TensorStore) -> Skeleton:
         config.rescale_every = 0
     model = _from_config(config, "eager" if capped else "sdpa")
     model.eval().requires_grad_(False)
+    tree, store = join_experts(model, tree, store)
     found, _ = find_sources(model, store.table)
     try:
         sources, shapes = by_parameter(found, model, {name: info.shape for name, info in store.table.items()})

@@ -109,10 +109,12 @@ def test_the_output_has_the_layers_of_the_source(tmp_path: Path, layout: str) ->
 
 
 @pytest.mark.parametrize("layout", ["fused", "granite", "single"])
-def test_tensors_are_copied_if_no_expert_is_quantized(tmp_path: Path, layout: str) -> None:
+def test_if_no_expert_is_quantized_only_auto_round_has_separate_tensors(tmp_path: Path, layout: str) -> None:
     made = source(tmp_path / "source", layout)
     experts = {linear.name: {"bits": 16} for linear in open_tree(made).linears if ".experts." in linear.name}
-    output = write_output(made, tmp_path / "out", "auto_round", bits_map(SCHEME, experts))
+    separate = write_output(made, tmp_path / "separate", "auto_round", bits_map(SCHEME, experts))
+    assert {f"{name}.weight" for name in experts} <= set(separate.plan.experts)
+    output = write_output(made, tmp_path / "out", "auto_gptq", bits_map(SCHEME, experts))
     assert output.plan.experts == {}
     assert {name for name in output.plan.copied if ".experts." in name or "_linear" in name} == {
         name for name in load_file(made / "model.safetensors") if ".experts." in name or "_linear" in name
