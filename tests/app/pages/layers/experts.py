@@ -10,13 +10,10 @@ from tests.core.paper_model import llama
 ATTENTION = {f"self_attn.{kind}_proj": (64, 64) for kind in "qkvo"}
 
 
-def mixture(blocks: int, experts: int, *, tied: bool = True, refused: bool = False) -> ModelTree:
-    """A model whose blocks have so many experts of three layers each, beside attention and router.
-
-    It is refused only where that is tested.
-    """
+def mixture(blocks: int, experts: int, *, tied: bool = True, refusal: str = "") -> ModelTree:
+    """A model whose blocks have so many experts of three layers each, beside attention and router."""
     shapes = {
         f"mlp.experts.{number}.{kind}_proj": (64, 64) for number in range(experts) for kind in ("down", "gate", "up")
     }
     tree = llama(blocks, tied=tied, shapes={**shapes, "mlp.gate": (experts, 64), **ATTENTION})
-    return tree if refused else replace(tree, refusal="")
+    return replace(tree, refusal=refusal)
