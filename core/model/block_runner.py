@@ -1,22 +1,36 @@
 """Block-by-block execution of a causal language model: the inputs, arguments and outputs of its decoder blocks.
 
-The model's own forward computes the masks and rotary tables. For one pass, its blocks are replaced by recorders that
-return the hidden states unchanged. Every type of layer (sliding attention, full attention, local RoPE) therefore gets
-exactly the arguments that the model would pass to it; they are captured once and shared by all samples.
+The model's own forward computes the masks, rotary tables and other arguments. Its blocks are replaced by stand-ins that
+return stored outputs, and the one for the wanted block stops the forward and yields its arguments. Most models pass
+arguments that are the same for every text; these are captured once. Others pass an embedding of each token (Gemma 4),
+or the keys, values or routing of earlier blocks; their arguments are computed again for every batch.
 """
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+import inspect
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from core.errors import UnsupportedModel
+from core.model.block_outputs import OutputLayout, hand_on, outputs, snapshot
 from core.model.skeleton import Skeleton
+
+_CACHES = frozenset({"past_key_values", "past_key_value", "use_cache", "cache_position"})
+
+
+@dataclass(frozen=True, order=True)
+class OutputKey:
+    """One tensor that a block hands on: number of the block, and of the leaf in its `OutputLayout`."""
+
+    block: int
+    leaf: int
 
 
 @dataclass(frozen=True)
@@ -25,90 +39,312 @@ class BlockCall:
 
     Attributes:
         args, kwargs: as the model passes them for a batch of one sequence.
+        name: name of the hidden states if they are passed by name, else "".
         repeated: arguments whose first dimension grows with the batch: positions in `args`, names in `kwargs`.
     """
 
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
+    name: str = ""
     repeated: frozenset[int | str] = frozenset()
 
     def __call__(self, block: Callable[..., Any], hidden: Tensor) -> Tensor:
         """Run `block` on hidden states [batch, tokens, hidden_size] and return its output, of the same shape."""
+        return self.outputs(block, hidden)[0]
+
+    def outputs(self, block: Callable[..., Any], hidden: Tensor) -> list[Tensor]:
+        """Run `block` and return all tensors that it hands on; the first are its hidden states."""
+        args, kwargs = self.arguments(len(hidden))
+        if self.name:
+            kwargs = {self.name: hidden, **kwargs}
+        else:
+            args = (hidden, *args)
+        before = snapshot(args, kwargs)
+        return outputs(block(*args, **kwargs), args, kwargs, before)[0]
+
+    def arguments(self, rows: int) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """Return the arguments for a batch of `rows` sequences."""
         args, kwargs = self.args, self.kwargs
-        if self.repeated and len(hidden) > 1:
-            args = tuple(_repeat(arg, len(hidden)) if n in self.repeated else arg for n, arg in enumerate(args))
-            kwargs = {key: _repeat(arg, len(hidden)) if key in self.repeated else arg for key, arg in kwargs.items()}
-        out = block(hidden, *args, **kwargs)
-        return out[0] if isinstance(out, tuple | list) else out
+        if self.repeated and rows > 1:
+            args = tuple(_repeat(arg, rows) if n in self.repeated else arg for n, arg in enumerate(args))
+            kwargs = {key: _repeat(arg, rows) if key in self.repeated else arg for key, arg in kwargs.items()}
+        return args, kwargs
 
 
-class _InputCaptured(Exception):  # noqa: N818 - control flow, not an error
-    """Raised by the recorder of the first block as soon as it has the input."""
+@dataclass(frozen=True)
+class BlockChain:
+    """The blocks of a model, and what each needs besides the output of the previous one.
 
-
-class _WrongReturn(Exception):  # noqa: N818 - control flow, not an error
-    """Raised when the model does not take the return value of a recorder for hidden states."""
-
-
-_Record = Callable[[Tensor, tuple[Any, ...], dict[str, Any]], Tensor]
-_MISTAKEN = (_WrongReturn, IndexError, TypeError, ValueError, RuntimeError, AttributeError)
-"""Exceptions of models that get a tensor where they expect a tuple, or a tuple of another length."""
-_RETURNS: tuple[Callable[[Tensor], Any], ...] = (
-    lambda hidden: hidden,
-    lambda hidden: (hidden,),
-    lambda hidden: (hidden, None),
-    lambda hidden: (hidden, None, None),
-)
-"""Return values of blocks: the hidden states alone, or a tuple with attention weights and the state of a cache."""
-
-
-def capture(skeleton: Skeleton, tokens: Tensor, device: torch.device) -> list[BlockCall]:
-    """Return the arguments that the model passes to each block for sequences as long as `tokens` (int64 [1, tokens]).
-
-    All modules outside the blocks must have their weights. Layers share argument tensors as they do in the model.
-
-    Raises:
-        UnsupportedModel: the model does not call its blocks one after the other, once each, with hidden states
-            [batch, tokens, hidden_size].
+    Attributes:
+        skeleton: the model; all modules outside the blocks must have their weights.
+        layouts: structure of the outputs of each block.
+        needs: for each block, and last for the head, the outputs of earlier blocks that its arguments depend on,
+            without the hidden states of the previous block.
+        varies: whether the arguments of a block depend on the text.
+        batch_dim: dimension of the hidden states that grows with the batch; 1 for the AltUp models of Gemma 3n.
     """
-    one, two = (_calls(skeleton, tokens.expand(rows, -1).to(device)) for rows in (1, 2))
-    return [_simplify(call, twice) for call, twice in zip(one, two, strict=True)]
+
+    skeleton: Skeleton
+    layouts: tuple[OutputLayout, ...]
+    needs: tuple[frozenset[OutputKey], ...]
+    varies: bool
+    batch_dim: int = 0
+
+    def of(self, skeleton: Skeleton) -> BlockChain:
+        """Return the chain of the same model with the weights of another checkpoint."""
+        return replace(self, skeleton=skeleton)
+
+    @cached_property
+    def kept(self) -> dict[int, frozenset[OutputKey]]:
+        """Number of a block -> its outputs that later blocks need, without its hidden states for the next block."""
+        needed = frozenset[OutputKey]().union(*self.needs)
+        return {block: frozenset(key for key in needed if key.block == block) for block in range(len(self.layouts))}
+
+    def last_use(self, key: OutputKey) -> int:
+        """Return the number of the last block that needs an output; the number of blocks for the head."""
+        return max(number for number, needed in enumerate(self.needs) if key in needed)
+
+    def rows_first(self, hidden: Tensor) -> Tensor:
+        """Return hidden states with the batch in the first dimension."""
+        return hidden.movedim(self.batch_dim, 0)
+
+    def some_tokens(self, hidden: Tensor, part: slice) -> Tensor:
+        """Return the hidden states of some tokens; `hidden` has the layout of the blocks."""
+        return hidden[(slice(None),) * (self.batch_dim + 1) + (part,)]
+
+    def rows_back(self, hidden: Tensor) -> Tensor:
+        """Return hidden states whose batch is in the first dimension as the blocks take them."""
+        return hidden.movedim(0, self.batch_dim)
+
+
+class _Reached(Exception):  # noqa: N818 - control flow, not an error
+    """Raised by the stand-in of the wanted block as soon as it has the arguments."""
+
+
+_StandIn = Callable[[int, tuple[Any, ...], dict[str, Any]], Any]
+
+
+@dataclass
+class _RunState:
+    """State of `ChainFinder.run` that its hooks share."""
+
+    paused: bool = False
+    before: dict[Any, dict[Any, int]] = field(default_factory=dict)
+
+
+@dataclass
+class ChainFinder:
+    """Finds the `BlockChain` of a model while the model runs, with the real outputs of its blocks.
+
+    Attributes:
+        skeleton: the model.
+        tokens: int64 [2, tokens], the text of the run.
+        layouts, leaves: of the blocks that ran.
+    """
+
+    skeleton: Skeleton
+    tokens: Tensor
+    device: torch.device
+    layouts: list[OutputLayout] = field(default_factory=list)
+    leaves: list[list[Tensor]] = field(default_factory=list)
+
+    def run(self, load: Callable[[int], None], done: Callable[[int, nn.Module], None]) -> Tensor:
+        """Run the model and note the outputs of its blocks; return the logits [2, tokens, vocab_size].
+
+        Args:
+            load: called with the number of each block before it runs.
+            done: called with the number and the module of each block after it ran; may run it again.
+
+        Raises:
+            UnsupportedModel: the model does not run its blocks one after the other, once each.
+        """
+        skeleton, hooks, state = self.skeleton, [], _RunState()
+        _ = self.batch_dim  # runs the model up to block 0, without the hooks
+
+        def before(block: int) -> Callable[..., None]:
+            def hook(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+                if state.paused:
+                    return
+                if len(self.layouts) != block:
+                    raise unsupported(skeleton, "does not run its blocks one after the other, once each")
+                state.before = snapshot(args, kwargs)
+                load(block)
+
+            return hook
+
+        def after(block: int) -> Callable[..., None]:
+            def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], returned: Any) -> None:
+                if state.paused:
+                    return
+                leaves, layout = outputs(returned, args, kwargs, state.before)
+                if not leaves:
+                    raise unsupported(skeleton, "has a block that returns no tensor")
+                self.layouts.append(layout)
+                self.leaves.append([leaf.detach().clone() for leaf in leaves])
+                state.paused = True
+                try:
+                    done(block, module)
+                finally:
+                    state.paused = False
+
+            return hook
+
+        try:
+            for block, module in enumerate(skeleton.blocks):
+                hooks.append(module.register_forward_pre_hook(before(block), with_kwargs=True))
+                hooks.append(module.register_forward_hook(after(block), with_kwargs=True))
+            with torch.no_grad():
+                scores: Tensor = skeleton.model(input_ids=self.tokens.to(self.device), use_cache=False).logits
+        finally:
+            for hook in hooks:
+                hook.remove()
+        if len(self.layouts) != len(skeleton.blocks):
+            count = len(skeleton.blocks)
+            raise unsupported(skeleton, f"ran {len(self.layouts)} blocks where {count} were expected")
+        return scores
+
+    @cached_property
+    def batch_dim(self) -> int:
+        """Dimension of the hidden states that grows with the batch."""
+        one, two = (first_inputs(self.skeleton, self.tokens[:rows], self.device).shape for rows in (1, 2))
+        grown = [place for place, (a, b) in enumerate(zip(one, two, strict=True)) if a != b]
+        if len(grown) != 1:
+            raise unsupported(self.skeleton, f"passes hidden states of shape {list(one)} to its blocks")
+        return grown[0]
+
+    def call(self, block: int, part: slice) -> tuple[Tensor, BlockCall]:
+        """Return the hidden states and the arguments of a block for some rows of the text."""
+
+        def stored(number: int) -> list[Tensor]:
+            return [self.rows(leaf, part) for leaf in self.leaves[number]]
+
+        with torch.no_grad():
+            return _arguments(self.skeleton, block, self.tokens[part].to(self.device), self.layouts, stored)
+
+    def rows(self, leaf: Tensor, part: slice, place: slice = slice(None)) -> Tensor:
+        """Return some rows and tokens of an output; unchanged if it has no rows."""
+        rows = self.batch_dim if leaf.dim() > 2 and leaf.shape[0] != len(self.tokens) else 0
+        if leaf.dim() <= rows or leaf.shape[rows] != len(self.tokens):
+            return leaf
+        leaf = leaf[(slice(None),) * rows + (part,)]
+        if leaf.dim() > rows + 1 and leaf.shape[rows + 1] == self.tokens.shape[1]:
+            leaf = leaf[(slice(None),) * (rows + 1) + (place,)]
+        return leaf
+
+    def chain(self) -> BlockChain:
+        """Return the chain, after all blocks ran."""
+        needs, direct = _dependencies(self.skeleton, self.tokens.to(self.device), self.layouts)
+        varies = bool(self.batch_dim) or not direct or any(needs) or self._differs()
+        return BlockChain(self.skeleton, tuple(self.layouts), tuple(needs), varies, self.batch_dim)
+
+    def _differs(self) -> bool:
+        """Return whether the arguments of a block differ between the rows of the text."""
+        return tensors_differ(self._seen(slice(0, 1)), self._seen(slice(1, 2)))
+
+    def _seen(self, row: slice) -> list[Any]:
+        """Return the arguments of all blocks for some rows of the text."""
+        seen = []
+
+        def stand_in(number: int, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+            call = _split(self.skeleton.blocks[number], args, kwargs)[1]
+            seen.append((call.args, call.kwargs))
+            return hand_on(self.layouts[number], [self.rows(leaf, row) for leaf in self.leaves[number]], args, kwargs)
+
+        with _stand_ins(self.skeleton, stand_in), torch.no_grad():
+            _run(self.skeleton, self.tokens[row].to(self.device))
+        return seen
+
+
+def find_chain(skeleton: Skeleton, tokens: Tensor, device: torch.device) -> BlockChain:
+    """Return the chain of a model, by one run of it with one block in memory at a time.
+
+    Args:
+        tokens: int64 [2, tokens], two different rows of text.
+    """
+    finder = ChainFinder(skeleton, tokens, device)
+    head = skeleton.head()
+    fill_outside(skeleton, torch.float32, device)
+    skeleton.fill(head, torch.float32, device)
+
+    def path(block: int) -> str:
+        return f"{skeleton.stack}.{block}"
+
+    def load(block: int) -> None:
+        skeleton.fill(path(block), torch.float32, device)
+
+    with embedding_rows(skeleton, torch.float32, device):
+        finder.run(load, lambda block, _: skeleton.unload(path(block)))
+        chain = finder.chain()
+    skeleton.unload(head)
+    return chain
 
 
 def first_inputs(skeleton: Skeleton, tokens: Tensor, device: torch.device) -> Tensor:
     """Return the input of block 0, [batch, tokens, hidden_size], for `tokens` (int64 [batch, tokens])."""
-    caught: list[Tensor] = []
-
-    def record(hidden: Tensor, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        caught.append(hidden)
-        raise _InputCaptured
-
-    with _recorders(skeleton, record), contextlib.suppress(_InputCaptured):
-        _run(skeleton, tokens.to(device))
-    return caught[0]
+    with torch.no_grad():
+        return _arguments(skeleton, 0, tokens.to(device), (), lambda _: [])[0]
 
 
-def logits(skeleton: Skeleton, hidden: Tensor) -> Tensor:
+def capture(chain: BlockChain, tokens: Tensor, device: torch.device) -> list[BlockCall]:
+    """Return the arguments that the model passes to each block for sequences as long as `tokens` (int64 [1, tokens]).
+
+    Only for a chain that does not vary. Layers share argument tensors as they do in the model.
+    """
+    one, two = (_calls(chain, tokens.expand(rows, -1).to(device)) for rows in (1, 2))
+    return [_with_repeated(call, twice) for call, twice in zip(one, two, strict=True)]
+
+
+def block_input(
+    chain: BlockChain, block: int, tokens: Tensor, hidden: Tensor, carried: Mapping[OutputKey, Tensor]
+) -> tuple[Tensor, BlockCall]:
+    """Return the hidden states and the arguments of a block of a chain that varies.
+
+    Args:
+        tokens: int64 [batch, tokens].
+        hidden: output of the previous block, as the blocks take it.
+        carried: the outputs of earlier blocks in `chain.needs`.
+
+    Gradients are computed if `hidden` requires them.
+    """
+    empty = hidden.new_empty(0)
+
+    def stored(number: int) -> list[Tensor]:
+        count = len(chain.layouts[number].shapes)
+        leaves = [carried.get(OutputKey(number, leaf), hidden if leaf == 0 else empty) for leaf in range(count)]
+        if number == block - 1:
+            leaves[0] = hidden
+        return leaves
+
+    with torch.set_grad_enabled(hidden.requires_grad):
+        return _arguments(chain.skeleton, block, tokens.to(hidden.device), chain.layouts, stored)
+
+
+def logits(
+    chain: BlockChain, hidden: Tensor, tokens: Tensor, carried: Mapping[OutputKey, Tensor] | None = None
+) -> Tensor:
     """Return the logits [batch, tokens, vocab_size] for `hidden`, the output of the last block.
 
     The model's forward runs with every block replaced by a function that returns `hidden`, so that the final norm,
     projections and soft-capping are the model's own. Gradients are computed if `hidden` requires them.
+
+    Args:
+        tokens: int64 [batch, tokens]; the embeddings are computed only if the arguments of blocks vary with them.
+        carried: outputs of earlier blocks that the head needs (`chain.needs`), for the same tokens as `hidden`.
     """
-    ids = torch.zeros(hidden.shape[:2], dtype=torch.int64, device=hidden.device)
-    embedding = skeleton.model.get_input_embeddings()
-    weight = embedding.weight
-    embedding.weight = nn.Parameter(torch.zeros(1, weight.shape[1], device=hidden.device), requires_grad=False)
-    padding, embedding.padding_idx = embedding.padding_idx, None
+    skeleton, empty = chain.skeleton, hidden.new_empty(0)
 
-    def run() -> Tensor:
-        with torch.set_grad_enabled(hidden.requires_grad):
-            scores: Tensor = skeleton.model(input_ids=ids, use_cache=False).logits
-        return scores
+    def stand_in(number: int, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        count = len(chain.layouts[number].shapes)
+        known = carried or {}
+        leaves = [known.get(OutputKey(number, leaf), hidden if leaf == 0 else empty) for leaf in range(count)]
+        if number == len(chain.layouts) - 1:
+            leaves[0] = hidden
+        return hand_on(chain.layouts[number], leaves, args, kwargs)
 
-    try:
-        return _as_returned(skeleton, lambda *_: hidden, run, hidden.shape[:2])
-    finally:
-        embedding.weight, embedding.padding_idx = weight, padding
+    embeddings = contextlib.nullcontext() if chain.varies else _zero_embeddings(skeleton, hidden.device)
+    with _stand_ins(skeleton, stand_in), embeddings, torch.set_grad_enabled(hidden.requires_grad):
+        scores: Tensor = skeleton.model(input_ids=tokens.to(hidden.device), use_cache=False).logits
+    return scores
 
 
 def products_in(dtype: torch.dtype, device: torch.device) -> contextlib.AbstractContextManager[object]:
@@ -122,96 +358,190 @@ def products_in(dtype: torch.dtype, device: torch.device) -> contextlib.Abstract
     return torch.autocast(device.type, dtype, cache_enabled=False)
 
 
-@contextlib.contextmanager
-def only_rows(skeleton: Skeleton, tokens: Tensor, dtype: torch.dtype, device: torch.device) -> Iterator[None]:
-    """Load only the rows of the input embedding that `tokens` use; the whole table can be larger than many blocks."""
-    embedding = skeleton.model.get_input_embeddings()
-    used, _ = torch.unique(tokens).sort()
-    key = skeleton.tree.embedding + ".weight"
-    rows = skeleton.store.rows(key, used).to(device, dtype)
-    index = torch.zeros(int(used[-1]) + 1, dtype=torch.int64, device=device)
-    index[used.to(device)] = torch.arange(len(used), device=device)
+def fill_outside(skeleton: Skeleton, dtype: torch.dtype, device: torch.device) -> None:
+    """Load the modules outside the blocks, except the head and the embeddings of `embedding_rows`."""
+    tables = (f"{path}.weight" for path in skeleton.embeddings())
+    skeleton.fill("", dtype, device, skip=(skeleton.stack, skeleton.head(), *tables))
 
-    padding, weight = embedding.padding_idx, embedding.weight
-    embedding.padding_idx = None
-    embedding.weight = nn.Parameter(rows, requires_grad=False)
-    hook = embedding.register_forward_pre_hook(lambda module, args: (index[args[0]], *args[1:]))
+
+@contextlib.contextmanager
+def embedding_rows(skeleton: Skeleton, dtype: torch.dtype, device: torch.device) -> Iterator[None]:
+    """Let the large embeddings read the rows that they need, each time they are used; their tables stay on disk."""
+    hooks, before = [], {}
+    for path in skeleton.embeddings():
+        module: Any = skeleton.model.get_submodule(path)
+        before[path] = (module.weight, module.padding_idx)
+        module.padding_idx = None
+        # models read the device of the weight
+        module.weight = nn.Parameter(torch.zeros(1, module.weight.shape[1], device=device), requires_grad=False)
+        hooks.append(module.register_forward_pre_hook(_row_reader(skeleton, path, dtype, device)))
     try:
         yield
     finally:
-        hook.remove()
-        embedding.padding_idx, embedding.weight = padding, weight
+        for hook in hooks:
+            hook.remove()
+        for path, (weight, padding) in before.items():
+            module = skeleton.model.get_submodule(path)
+            module.weight, module.padding_idx = weight, padding
 
 
-def _calls(skeleton: Skeleton, tokens: Tensor) -> list[BlockCall]:
-    """Return the calls of all blocks for `tokens` (int64 [batch, tokens]); the blocks return their input unchanged."""
-    seen: list[tuple[Tensor, BlockCall]] = []
+def _row_reader(
+    skeleton: Skeleton, path: str, dtype: torch.dtype, device: torch.device
+) -> Callable[[nn.Module, tuple[Any, ...]], tuple[Any, ...]]:
+    key = skeleton.checkpoint_name(f"{path}.weight")
+    assert key is not None
 
-    def record(hidden: Tensor, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
-        if hidden.shape[:2] != tokens.shape or hidden.dim() != 3:
-            raise _unsupported(
-                skeleton,
-                f"passes hidden states of shape {list(hidden.shape)} to its blocks for {list(tokens.shape)} tokens",
-            )
-        seen.append((hidden, BlockCall(args, kwargs)))
-        return hidden
+    def hook(module: Any, args: tuple[Any, ...]) -> tuple[Any, ...]:
+        used, index = torch.unique(args[0], return_inverse=True)
+        rows = skeleton.store.rows(key, used.cpu()).to(device, dtype)
+        module.weight = nn.Parameter(rows, requires_grad=False)
+        return (index, *args[1:])
 
-    def run() -> Tensor:
-        seen.clear()
-        return _run(skeleton, tokens)
-
-    _as_returned(skeleton, record, run, tokens.shape)
-    if len(seen) != skeleton.tree.blocks:
-        raise _unsupported(skeleton, "does not run its blocks one after the other, once each")
-    return [call for _, call in seen]
-
-
-def _as_returned(skeleton: Skeleton, record: _Record, run: Callable[[], Tensor], shape: torch.Size) -> Tensor:
-    """Run a model with its blocks replaced by `record`, trying each form of return value that blocks have.
-
-    With the wrong form, the model fails or takes the first row for the hidden states. In the latter case the next
-    block gets another shape, and the shape of the result does not start with `shape`.
-    """
-    for last, wrap in enumerate(_RETURNS, 1 - len(_RETURNS)):
-        expected: list[torch.Size] = []
-
-        def forward(
-            hidden: Tensor, args: tuple[Any, ...], kwargs: dict[str, Any], wrap: Any = wrap, expected: Any = expected
-        ) -> Any:
-            if expected and hidden.shape != expected[-1]:
-                raise _WrongReturn
-            out = record(hidden, args, kwargs)
-            expected.append(out.shape)
-            return wrap(out)
-
-        with _recorders(skeleton, forward):
-            try:
-                result = run()
-            except _MISTAKEN:
-                if not last:
-                    raise
-                continue
-        if result.shape[:2] == shape:
-            return result
-    raise _unsupported(skeleton, "expects an unknown form of return value from its blocks")
-
-
-def _unsupported(skeleton: Skeleton, what: str) -> UnsupportedModel:
-    return UnsupportedModel(f"{skeleton.tree.architecture} {what}.", "This architecture is not supported yet.")
+    return hook
 
 
 @contextlib.contextmanager
-def _recorders(skeleton: Skeleton, record: Callable[[Tensor, tuple[Any, ...], dict[str, Any]], Any]) -> Iterator[None]:
+def _zero_embeddings(skeleton: Skeleton, device: torch.device) -> Iterator[None]:
+    """Replace every embedding outside the blocks by one of zeros, whose result is not used."""
+
+    def forward(ids: Tensor, width: int) -> Tensor:
+        return torch.zeros(*ids.shape, width, device=ids.device)
+
+    modules: list[Any] = [skeleton.model.get_submodule(path) for path in skeleton.embeddings()]
+    weights = [module.weight for module in modules]
+    for module in modules:
+        width = module.weight.shape[1]
+        module.weight = nn.Parameter(torch.zeros(1, width, device=device), requires_grad=False)
+        module.forward = lambda ids, width=width, **_: forward(ids, width)
+    try:
+        yield
+    finally:
+        for module, weight in zip(modules, weights, strict=True):
+            del module.forward
+            module.weight = weight
+
+
+def tensors_differ(one: Any, other: Any) -> bool:
+    """Return whether two nested arguments contain different tensors."""
+    if isinstance(one, Tensor) and isinstance(other, Tensor):
+        return one.shape != other.shape or not torch.equal(one, other)
+    if isinstance(one, list | tuple) and isinstance(other, list | tuple):
+        return any(tensors_differ(a, b) for a, b in zip(one, other, strict=False))
+    if isinstance(one, Mapping) and isinstance(other, Mapping):
+        return any(tensors_differ(value, other.get(key)) for key, value in one.items())
+    return False
+
+
+def unsupported(skeleton: Skeleton, what: str) -> UnsupportedModel:
+    """Return the error for a model that cannot be run block by block."""
+    name = skeleton.tree.architecture or type(skeleton.model).__name__
+    return UnsupportedModel(f"{name} {what}.", "This architecture is not supported yet.")
+
+
+def _arguments(
+    skeleton: Skeleton,
+    block: int,
+    tokens: Tensor,
+    layouts: Any,
+    stored: Callable[[int], list[Tensor]],
+) -> tuple[Tensor, BlockCall]:
+    """Run the model up to a block, whose predecessors return `stored` outputs, and return its input."""
+    caught: list[tuple[Tensor, BlockCall]] = []
+
+    def stand_in(number: int, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        if number == block:
+            caught.append(_split(skeleton.blocks[number], args, kwargs))
+            raise _Reached
+        return hand_on(layouts[number], stored(number), args, kwargs)
+
+    with _stand_ins(skeleton, stand_in), contextlib.suppress(_Reached):
+        _run(skeleton, tokens)
+    if not caught:
+        raise unsupported(skeleton, f"does not run its block {block}")
+    return caught[0]
+
+
+def _calls(chain: BlockChain, tokens: Tensor) -> list[BlockCall]:
+    """Return the calls of all blocks for `tokens` (int64 [batch, tokens]); the blocks return their input unchanged."""
+    seen: list[BlockCall] = []
+
+    def stand_in(number: int, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        hidden, call = _split(chain.skeleton.blocks[number], args, kwargs)
+        seen.append(call)
+        empty = hidden.new_empty(0)
+        leaves = [hidden, *(empty for _ in chain.layouts[number].shapes[1:])]
+        return hand_on(chain.layouts[number], leaves, args, kwargs)
+
+    with _stand_ins(chain.skeleton, stand_in), torch.no_grad():
+        _run(chain.skeleton, tokens)
+    return seen
+
+
+def _dependencies(
+    skeleton: Skeleton, tokens: Tensor, layouts: list[OutputLayout]
+) -> tuple[list[frozenset[OutputKey]], bool]:
+    """Return `BlockChain.needs`, and whether every block gets exactly the hidden states of the previous one.
+
+    The stand-ins return fresh tensors. An argument depends on those that are part of it or, for floating-point tensors,
+    that autograd finds.
+    """
+    tags: dict[int, OutputKey] = {}
+    alive: list[Tensor] = []
+    needs: list[frozenset[OutputKey]] = []
+    direct = True
+
+    def stand_in(number: int, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        nonlocal direct
+        hidden, _ = _split(skeleton.blocks[number], args, kwargs)
+        previous = OutputKey(number - 1, 0)
+        direct = direct and (number == 0 or tags.get(id(hidden)) == previous)
+        needs.append(frozenset(_tagged((args, kwargs), tags) - {previous}))
+        leaves = []
+        for leaf, (shape, dtype) in enumerate(layouts[number].shapes):
+            value = torch.zeros(shape, dtype=dtype, device=tokens.device)
+            made = [value]
+            if dtype.is_floating_point:
+                value.requires_grad_(True)
+                made.append(value * 1)  # not a leaf, so that the model may change it in place
+            tags.update({id(tensor): OutputKey(number, leaf) for tensor in made})
+            alive.extend(made)
+            leaves.append(made[-1])
+        return hand_on(layouts[number], leaves, args, kwargs)
+
+    with _stand_ins(skeleton, stand_in), torch.enable_grad():
+        result = _run(skeleton, tokens)
+    needs.append(frozenset(_tagged(result, tags) - {OutputKey(len(layouts) - 1, 0)}))
+    return needs, direct
+
+
+def _tagged(value: Any, tags: Mapping[int, OutputKey]) -> set[OutputKey]:
+    """Return the tagged tensors that are part of nested arguments, or from which autograd computed one of them."""
+    if isinstance(value, Tensor):
+        found = {tags[id(value)]} if id(value) in tags else set()
+        pending, seen = [value.grad_fn], set[Any]()
+        while pending:
+            node: Any = pending.pop()
+            if node is None or node in seen:
+                continue
+            seen.add(node)
+            leaf = getattr(node, "variable", None)
+            if leaf is not None and id(leaf) in tags:
+                found.add(tags[id(leaf)])
+            pending += [following for following, _ in node.next_functions]
+        return found
+    if isinstance(value, Mapping):
+        return set().union(*(_tagged(part, tags) for part in value.values()))
+    if isinstance(value, list | tuple):
+        return set().union(*(_tagged(part, tags) for part in value))
+    return set()
+
+
+@contextlib.contextmanager
+def _stand_ins(skeleton: Skeleton, stand_in: _StandIn) -> Iterator[None]:
     """Replace the forward of every block. The modules stay, since models read attributes of their layers."""
-
-    def forward(*args: Any, **kwargs: Any) -> Any:
-        if args:
-            return record(args[0], args[1:], kwargs)
-        return record(kwargs.pop("hidden_states"), (), kwargs)
-
     blocks = list(skeleton.blocks)
-    for block in blocks:
-        block.forward = forward
+    for number, block in enumerate(blocks):
+        block.forward = lambda *args, number=number, **kwargs: stand_in(number, args, kwargs)
     try:
         yield
     finally:
@@ -219,21 +549,31 @@ def _recorders(skeleton: Skeleton, record: Callable[[Tensor, tuple[Any, ...], di
             del block.forward
 
 
+def _split(block: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Tensor, BlockCall]:
+    """Return the hidden states and the other arguments of a block, without those of the KV cache."""
+    name = ""
+    if not args:
+        names = [key for key in inspect.signature(type(block).forward).parameters if key in kwargs]
+        name = "hidden_states" if "hidden_states" in kwargs else names[0]
+    hidden = kwargs[name] if name else args[0]
+    left = {key: value for key, value in kwargs.items() if key not in _CACHES and key != name}
+    return hidden, BlockCall(args[1:], left, name)
+
+
 def _run(skeleton: Skeleton, tokens: Tensor) -> Tensor:
     """Return the last hidden states [batch, tokens, hidden_size] of the model without its head."""
-    with torch.no_grad():
-        out = skeleton.model.base_model(input_ids=tokens, use_cache=False)
-    last: Tensor = out[0]
+    last: Tensor = skeleton.model.base_model(input_ids=tokens, use_cache=False)[0]
     return last
 
 
-def _simplify(call: BlockCall, twice: BlockCall) -> BlockCall:
-    """Return the call without the arguments of the KV cache; `twice` is the same call for a batch of two."""
-    drop = {"past_key_values", "past_key_value", "use_cache", "cache_position"}
-    kwargs = {key: value for key, value in call.kwargs.items() if key not in drop}
+def _with_repeated(call: BlockCall, twice: BlockCall) -> BlockCall:
+    """Return a call with the arguments that grow with the batch; `twice` is the same call for a batch of two."""
     places = {n for n, arg in enumerate(call.args) if _grows(arg, twice.args[n])}
-    names = {key for key, arg in kwargs.items() if _grows(arg, twice.kwargs[key])}
-    return BlockCall(call.args, kwargs, frozenset(places | names))
+    names = {key for key, arg in call.kwargs.items() if _grows(arg, twice.kwargs[key])}
+    repeated = replace(call, repeated=frozenset(places | names))
+    if tensors_differ(repeated.arguments(2), twice.arguments(1)):
+        raise ValueError("an argument of a block for two sequences does not consist of those for one")
+    return repeated
 
 
 def _grows(one: Any, two: Any) -> bool:

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
+from transformers.pytorch_utils import Conv1D
 
 from core.errors import UnsupportedModel, translated
 from core.model.folder import check_architecture, read_config
@@ -33,6 +34,8 @@ from core.model.weights import TensorStore
 
 _MAX_NUMBER: Final = 1 << 31
 _MAX_ITEMS: Final = 1 << 16
+_LARGE: Final = 1 << 22
+"""Weights of an embedding of which only the used rows are read."""
 
 
 @dataclass(frozen=True)
@@ -77,6 +80,23 @@ class Skeleton:
             return ".".join([target.rpartition(".")[0], *expert])
         return target.removesuffix(".weight")
 
+    def parameter_name(self, linear: Linear) -> str:
+        """Return the name of the parameter, or the first of several, that holds the weight of a linear layer.
+
+        Raises:
+            UnsupportedModel: the model has no parameter for it.
+        """
+        tensor = f"{linear.name}.weight" if linear.part is None else linear.part.tensor
+        if tensor in self._targets:
+            return self._targets[tensor]
+        tied = self.tree.tied_head
+        if tied is not None and linear.name == tied.name:
+            return f"{self.head()}.weight"
+        raise UnsupportedModel(
+            f"{type(self.model).__name__} of transformers has no layer for {linear.name}.",
+            "Use a checkpoint that contains exactly the tensors of its architecture.",
+        )
+
     def slices(self, linear: Linear) -> list[ParameterSlice]:
         """Return where the weight of a linear layer is in the parameters of the model.
 
@@ -86,12 +106,7 @@ class Skeleton:
         linear = self._linears.get(linear.name, linear)
         part = linear.part
         tensor = f"{linear.name}.weight" if part is None else part.tensor
-        target = self._targets.get(tensor)
-        if target is None:
-            raise UnsupportedModel(
-                f"{type(self.model).__name__} of transformers has no layer for {linear.name}.",
-                "Use a checkpoint that contains exactly the tensors of its architecture.",
-            )
+        target = self.parameter_name(linear)
         source = self.sources[target]
         if source.converter is None:
             return [whole(target, linear, len(self.store.info(tensor).shape))]
@@ -131,6 +146,12 @@ class Skeleton:
         """Return the parameter whose tensor fills the parameter `name`: another one if several share a tensor."""
         source = self._source_of(name)
         return name if source is None or name in self.sources else str(self._shared(name) or source.target)
+
+    @cached_property
+    def shared_parameters(self) -> frozenset[str]:
+        """Parameters of blocks that other blocks share (Zamba); the names are those of `shared_name`."""
+        names = (name for name, _, _ in _slots(self.model, "") if name.startswith(f"{self.stack}."))
+        return frozenset(shared for name in names if (shared := self.shared_name(name)) != name)
 
     def _source_of(self, name: str) -> ParameterSource | None:
         found = self.sources.get(name)
@@ -233,9 +254,43 @@ class Skeleton:
                     "This architecture is not supported yet.",
                 )
         for linear in tree.linears:
-            tensor = linear.part.tensor if linear.part else f"{linear.name}.weight"
-            if tensor not in self._targets:
-                self.slices(linear)  # raises the error
+            target = self.parameter_name(linear)
+            if self.sources[target].converter is None:
+                self._check_layout(linear, target)
+
+    def _check_layout(self, linear: Linear, target: str) -> None:
+        """Compare the storage order of a weight with that of the module that has the parameter `target`."""
+        owner = self.model.get_submodule(target.rpartition(".")[0])
+        part = linear.part
+        transposed = linear.transposed if part is None else part.transposed
+        halves = part is not None and part.rows[1] - part.rows[0] != linear.out_features
+        found: list[tuple[bool, bool]] = []
+        if isinstance(owner, nn.Linear | Conv1D):
+            found.append((transposed, isinstance(owner, Conv1D)))
+        elif part is not None and hasattr(owner, "is_transposed"):
+            found.append((transposed, owner.is_transposed))
+            if owner.has_gate and "gate_up" in target:
+                found.append((halves, not owner.is_concatenated))
+        if any(ours != theirs for ours, theirs in found):
+            raise UnsupportedModel(
+                f"transformers stores the weight of {linear.name} in another order than its shape suggests.",
+                "This architecture is not supported yet.",
+            )
+
+    def embeddings(self) -> list[str]:
+        """Return the paths of the embeddings outside the blocks whose rows are read on demand.
+
+        These are the token embedding and other large tables, such as those of n-grams.
+        """
+        token = self.model.get_input_embeddings()
+        return [
+            path
+            for path, module in self.model.named_modules()
+            if isinstance(module, nn.Embedding)
+            and (module is token or module.weight.numel() > _LARGE)
+            and not path.startswith(f"{self.stack}.")
+            and self.checkpoint_name(f"{path}.weight") is not None
+        ]
 
     def _source(self, name: str, slot: str, owner: nn.Module) -> ParameterSource | None:
         """Return the tensors that fill a parameter or buffer, after checking their headers.

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -10,18 +12,18 @@ from torch import Tensor
 
 
 class Activations:
-    """Hidden states [samples, tokens, hidden_size] that are read and overwritten batch by batch.
+    """Outputs of blocks [samples, ...], such as hidden states, that are read and overwritten batch by batch.
 
     Attributes:
         data: the tensor; memory-mapped from `file` if one is given.
     """
 
-    def __init__(self, shape: tuple[int, int, int], dtype: torch.dtype, file: Path | None = None) -> None:
+    def __init__(self, shape: Sequence[int], dtype: torch.dtype, file: Path | None = None) -> None:
         if file is None:
-            self.data = torch.empty(shape, dtype=dtype)
+            self.data = torch.empty(tuple(shape), dtype=dtype)
         else:
-            size = shape[0] * shape[1] * shape[2]
-            self.data = torch.from_file(str(file), shared=True, size=size, dtype=dtype).view(shape)
+            size = math.prod(shape)
+            self.data = torch.from_file(str(file), shared=True, size=size, dtype=dtype).view(tuple(shape))
             if os.name == "posix":
                 file.unlink()  # the mapping keeps the data, and a killed run leaves no file behind
 
@@ -31,6 +33,11 @@ class Activations:
     def read(self, index: Tensor | slice, device: torch.device) -> Tensor:
         """Return samples as float32 [batch, tokens, hidden_size] on `device`."""
         return self.data[index].to(device, torch.float32)
+
+    def read_exact(self, index: Tensor | slice, device: torch.device) -> Tensor:
+        """Return samples on `device`: float32, or unchanged if they are not floating-point numbers."""
+        value = self.data[index].to(device)
+        return value.float() if value.dtype.is_floating_point else value
 
     def write(self, index: slice, value: Tensor) -> None:
         """Overwrite samples."""

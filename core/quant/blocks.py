@@ -1,14 +1,11 @@
-"""Quantization of one block: its original outputs, tuning, integers, and the outputs of the quantized block.
-
-Each set of samples has two sets of hidden states: the activations of the original and of the quantized model.
-"""
+"""Quantization of one block: its original outputs, tuning, integers, and the outputs of the quantized block."""
 
 from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
@@ -17,61 +14,62 @@ from core.control import ShouldStop
 from core.errors import Cancelled, DeviceProblem
 from core.formats.gguf.blocks import BlockLinear
 from core.formats.gguf.carry import as_integers
-from core.formats.gguf.mixes import tuned_as
-from core.formats.grids import named_mix
 from core.formats.stored import StoredLayer
 from core.home import private_folder
-from core.model.block_runner import BlockCall, products_in
-from core.model.linear import TunedLinear
+from core.model.block_runner import BlockCall, BlockChain, products_in
 from core.model.skeleton import Skeleton
-from core.model.tree import LayerPlan, Linear
-from core.quant.activations import Activations
-from core.quant.grid import freeze, new_grid
+from core.model.tree import LayerPlan
+from core.quant.grid_groups import ExpertTokens, divided, expert_tokens, group_rows, make_grid, recorded_parameters
+from core.quant.input_statistics import InputStatistics
+from core.quant.parameter_grid import GridRows, ParameterGrid, joined
 from core.quant.prepare import ResolvedSettings
-from core.quant.rtn import search_scale, searchable
-from core.quant.signround import TunedLayer, Tuning, TuningResult, tune_block
-from core.recipes import Recipe
-from core.schemes import LayerScheme
+from core.quant.sample_activations import SampleActivations, Side
+from core.quant.signround import Tuning, TuningResult, tune_block
 from core.spec import JobSpec
 
 
 @dataclass(frozen=True)
-class SampleActivations:
-    """Activations of the original and of the quantized model for samples of one length.
+class BlockJob:
+    """Settings and model that all blocks of a run share.
 
     Attributes:
-        original, quantized: hidden states after the last processed block.
-        calls: arguments of each block for sequences of this length.
-        batch: samples per forward pass.
+        chain: the blocks of the model.
+        shared: quantized parameters of earlier blocks that other blocks share (Zamba), by their names.
     """
-
-    original: Activations
-    quantized: Activations
-    calls: list[BlockCall]
-    batch: int
-
-    def slices(self) -> Iterator[slice]:
-        """Return the slices of samples that make up the batches."""
-        count = len(self.original)
-        return (slice(start, min(count, start + self.batch)) for start in range(0, count, self.batch))
-
-
-@dataclass(frozen=True)
-class BlockJob:
-    """Settings and model that all blocks of a run share."""
 
     spec: JobSpec
     resolved: ResolvedSettings
-    skeleton: Skeleton
+    chain: BlockChain
     min_zero: int
     should_stop: ShouldStop
     on_loss: Callable[[int, int, float], None]
+    shared: dict[str, Tensor] = field(default_factory=dict)
+
+    @property
+    def skeleton(self) -> Skeleton:
+        """The model."""
+        return self.chain.skeleton
+
+
+@dataclass(frozen=True)
+class QuantizedBlock:
+    """The result of quantizing one block.
+
+    Attributes:
+        layers: its quantized layers.
+        outcome: of the tuning.
+        experts: experts of the block and the tokens that they got; empty for a block without experts.
+    """
+
+    layers: list[StoredLayer]
+    outcome: TuningResult
+    experts: list[ExpertTokens]
 
 
 def quantize_block(
     job: BlockJob, block: int, plans: list[LayerPlan], activation_sets: list[SampleActivations]
-) -> tuple[list[StoredLayer], TuningResult]:
-    """Advance all activations through block number `block`, and return its quantized layers.
+) -> QuantizedBlock:
+    """Advance all activations through block number `block`, and quantize its layers.
 
     The block is tuned on the first activation set; the others only pass through it.
 
@@ -79,39 +77,67 @@ def quantize_block(
         Cancelled: a stop was requested.
         CorruptFile: the files of the model changed during the run.
     """
-    path, device = f"{job.skeleton.stack}.{block}", job.resolved.torch_device
-    names = {item.linear.name: job.skeleton.module_name(item.linear.name) for item in plans}
-    module = job.skeleton.fill(path, torch.float32, device, skip=tuple(names.values()))
+    path, device, skeleton = f"{job.skeleton.stack}.{block}", job.resolved.torch_device, job.skeleton
+    places = [(item, skeleton.slices(item.linear)) for item in plans]
+    names = {place.parameter for _, found in places for place in found}
+    module = skeleton.fill(path, torch.float32, device, stored=names)
     try:
-        weights = {item.linear.name: read_weight(job.skeleton, item.linear, device) for item in plans}
-        linears = {name: insert_linear(job, name, weight) for name, weight in weights.items()}
-        weighed = [linears[item.linear.name] for item in plans if _weighed(job.spec.recipe, _grid_of(job, item))]
-        _advance_original(job, block, module, weighed, activation_sets)
-        layers = [_layer(job, item, weights[item.linear.name], linears[item.linear.name]) for item in plans]
+        originals = {name: skeleton.model.get_parameter(name).data for name in names}
+        working = {name: _replaced(skeleton, name, job.resolved.compute_dtype) for name in names}
+        pieces = group_rows(places)
+        wanted = recorded_parameters(pieces, job.spec)
+        recorded = InputStatistics({working[name]: experts for name, experts in wanted.items()})
+        with recorded.recording():
+            advance(job, block, module, activation_sets[0], "original")
+        for activations in activation_sets[1:]:
+            advance(job, block, module, activations, "original")
+        _use_shared(job, block)
+        layers = [
+            make_grid(group, originals[group.parameter], working[group.parameter], recorded, job.spec, job.min_zero)
+            for group in divided(pieces, recorded, working, job.spec)
+        ]
+        originals.clear()  # the grids hold what they need
         outcome = _tune(job, block, module, layers, activation_sets[0])
-        frozen = [_frozen(layer, item) for layer, item in zip(layers, plans, strict=True)]
+        frozen = _frozen(layers, plans)
         for activations in activation_sets:
-            for part in activations.slices():
-                activations.quantized.write(
-                    part,
-                    forward(
-                        job,
-                        activations.calls[block],
-                        module,
-                        activations.quantized.read(part, job.resolved.torch_device),
-                    ),
-                )
-        return frozen, outcome
+            advance(job, block, module, activations, "quantized")
+        job.shared.update({name: working[name].data.cpu() for name in names & skeleton.shared_parameters})
+        return QuantizedBlock(frozen, outcome, expert_tokens(pieces, recorded, working, layers))
     finally:
-        job.skeleton.unload(path)
+        skeleton.unload(path)
 
 
-def forward(job: BlockJob, call: BlockCall, module: nn.Module, hidden: Tensor) -> Tensor:
-    """Run a block without gradients, after a check for a requested stop."""
+def _replaced(skeleton: Skeleton, name: str, dtype: torch.dtype) -> nn.Parameter:
+    """Replace a parameter of the model by a copy in `dtype`, which is returned."""
+    path, _, slot = name.rpartition(".")
+    owner = skeleton.model.get_submodule(path)
+    parameter = nn.Parameter(getattr(owner, slot).data.to(dtype, copy=True).contiguous(), requires_grad=False)
+    setattr(owner, slot, parameter)
+    return parameter
+
+
+def _use_shared(job: BlockJob, block: int) -> None:
+    """Put the quantized parameters of earlier blocks into a block that shares them."""
+    for name, parameter in job.skeleton.blocks[block].named_parameters(prefix=f"{job.skeleton.stack}.{block}"):
+        quantized = job.shared.get(job.skeleton.shared_name(name))
+        if quantized is not None:
+            parameter.data.copy_(quantized)
+
+
+def advance(job: BlockJob, block: int, module: nn.Module, activations: SampleActivations, side: Side) -> None:
+    """Advance the activations of one model through a block, in place."""
+    for part in activations.slices():
+        hidden, call = activations.inputs(job.chain, block, part, side, job.resolved.torch_device)
+        activations.write(job.chain, block, part, side, forward(job, call, module, hidden))
+    activations.release(job.chain, block, side)
+
+
+def forward(job: BlockJob, call: BlockCall, module: nn.Module, hidden: Tensor) -> list[Tensor]:
+    """Return the outputs of a block without gradients, after a check for a requested stop."""
     if job.should_stop():
         raise Cancelled("The run was cancelled.")
     with torch.no_grad(), precision(job.resolved):
-        return call(module, hidden)
+        return call.outputs(module, hidden)
 
 
 def precision(resolved: ResolvedSettings) -> contextlib.AbstractContextManager[object]:
@@ -119,95 +145,35 @@ def precision(resolved: ResolvedSettings) -> contextlib.AbstractContextManager[o
     return products_in(resolved.compute_dtype, resolved.torch_device)
 
 
-def read_weight(skeleton: Skeleton, linear: Linear, device: torch.device) -> Tensor:
-    """Return the weight of a layer as [out, in], in its own dtype, on the device."""
-    weight = skeleton.store.get(skeleton.tree.weight_of(linear)).to(device)
-    return weight.t().contiguous() if linear.transposed else weight
-
-
-def insert_linear(job: BlockJob, name: str, weight: Tensor) -> TunedLinear:
-    """Replace a linear layer of the model by a `TunedLinear` with `weight` ([out, in]) and the same bias."""
-    bias, device, skeleton = f"{name}.bias", job.resolved.torch_device, job.skeleton
-    value = skeleton.store.get(bias).to(device, torch.float32) if bias in skeleton.store else None
-    linear = TunedLinear(weight.to(device, job.resolved.compute_dtype, copy=True), value)
-    skeleton.model.set_submodule(skeleton.module_name(name), linear)
-    return linear
-
-
-def _advance_original(
-    job: BlockJob, block: int, module: nn.Module, weighed: list[TunedLinear], activation_sets: list[SampleActivations]
-) -> None:
-    """Advance the original model's activations through the block, in place; measure the inputs of `weighed` layers."""
-    for number, activations in enumerate(activation_sets):
-        for linear in weighed:
-            linear.gather = number == 0
-        for part in activations.slices():
-            hidden = activations.original.read(part, job.resolved.torch_device)
-            activations.original.write(part, forward(job, activations.calls[block], module, hidden))
-    for linear in weighed:
-        linear.gather = False
-
-
-def _weighed(recipe: Recipe, scheme: LayerScheme) -> bool:
-    """Return whether the search for the layer's scales is weighted by the mean square of each input.
-
-    For block types it always is, unless the recipe uses no calibration text.
-    """
-    if scheme.type:
-        return recipe.search_scale or recipe.iters > 0
-    return recipe.search_scale and searchable(scheme)
-
-
-def _layer(job: BlockJob, item: LayerPlan, weight: Tensor, linear: TunedLinear) -> TunedLayer:
-    recipe, importance, scheme = job.spec.recipe, linear.importance(), _grid_of(job, item)
-    searched = None
-    if recipe.search_scale and searchable(scheme):
-        searched = search_scale(weight, scheme, importance)
-    grid = new_grid(
-        weight,
-        scheme,
-        iterations=recipe.iters,
-        rate=recipe.learning_rate(item.scheme.bits),
-        min_zero=job.min_zero,
-        searched=searched,
-        importance=importance,
-    )
-    return TunedLayer(grid, linear, recipe.range_rate(item.scheme.bits))
-
-
-def _grid_of(job: BlockJob, item: LayerPlan) -> LayerScheme:
-    """Return the scheme whose grid is tuned: that of the layer, or Q4_0 if an output of that type is requested.
-
-    Both represent the same values. The scales of the type are searched and then fixed, which gave a loss 10 to 13 %
-    lower than tuned ranges (blocks 5 and 20 of SmolLM2-135M, 100 steps).
-    """
-    plain = tuned_as("q4_0")
-    return LayerScheme.of_type("q4_0") if item.scheme == plain and named_mix(job.spec.formats) else item.scheme
-
-
-def _frozen(layer: TunedLayer, item: LayerPlan) -> StoredLayer:
-    """Return the quantized layer with the scheme of its plan."""
-    found = freeze(layer.grid, item.linear.name)
-    return found if item.scheme.type or not isinstance(found, BlockLinear) else as_integers(found)
+def _frozen(layers: list[ParameterGrid], plans: list[LayerPlan]) -> list[StoredLayer]:
+    """Return the quantized layers with the schemes of their plans, in the order of the plans."""
+    parts: dict[str, list[tuple[GridRows, StoredLayer]]] = {}
+    for layer in layers:
+        for rows, stored in layer.layers():
+            parts.setdefault(rows.item.linear.name, []).append((rows, stored))
+    found = []
+    for item in plans:
+        stored = joined(parts[item.linear.name])
+        found.append(as_integers(stored) if isinstance(stored, BlockLinear) and not item.scheme.type else stored)
+    return found
 
 
 def _tune(
-    job: BlockJob, block: int, module: nn.Module, layers: list[TunedLayer], activations: SampleActivations
+    job: BlockJob, block: int, module: nn.Module, layers: list[ParameterGrid], activations: SampleActivations
 ) -> TuningResult:
     device = job.resolved.torch_device
-    call = activations.calls[block]
     run = _compiled(module) if job.spec.compile else module
 
-    def through(hidden: Tensor) -> Tensor:
+    def outputs(index: Tensor) -> Tensor:
+        hidden, call = activations.inputs(job.chain, block, index, "quantized", device)
         with precision(job.resolved):
-            return call(run, hidden)
+            return job.chain.rows_first(call(run, hidden))
 
     return tune_block(
         layers,
-        through,
-        lambda index: activations.quantized.read(index, device),
-        lambda index: activations.original.read(index, device),
-        len(activations.original),
+        outputs,
+        lambda index: activations.original.hidden.read(index, device),
+        len(activations.tokens),
         Tuning(job.spec.recipe.iters, job.resolved.micro_batch, job.resolved.accumulate, job.spec.seed + block),
         lambda iteration, loss: job.on_loss(block, iteration, loss),
         job.should_stop,

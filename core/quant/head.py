@@ -16,9 +16,11 @@ from core.errors import Cancelled, VerificationFailed
 from core.formats.stored import StoredLayer
 from core.model.block_runner import logits
 from core.model.tree import LayerPlan
-from core.quant.blocks import BlockJob, SampleActivations, precision, read_weight
+from core.model.weights import read_linear
+from core.quant.blocks import BlockJob, precision
 from core.quant.grid import Grid, freeze, new_grid, stored
 from core.quant.rtn import search_scale, searchable
+from core.quant.sample_activations import SampleActivations
 
 _DAMPING = 0.01
 """Fraction of the mean of the diagonal that is added to the diagonal (damping, as in the paper)."""
@@ -54,7 +56,8 @@ def quantize_head(job: BlockJob, item: LayerPlan, activations: SampleActivations
         Cancelled: a stop was requested.
         CorruptFile: the files of the model changed during the run.
     """
-    weight, name = read_weight(job.skeleton, item.linear, job.resolved.torch_device), item.linear.name
+    skeleton, name = job.skeleton, item.linear.name
+    weight = read_linear(skeleton.store, skeleton.tree, item.linear).to(job.resolved.torch_device)
     if job.spec.recipe.iters == 0 and not job.spec.recipe.search_scale:
         return freeze(new_grid(weight, item.scheme, min_zero=job.min_zero), name)
     moments = input_moments(job, activations, item.linear.in_features)
@@ -83,8 +86,10 @@ def input_moments(job: BlockJob, activations: SampleActivations, width: int) -> 
         for part in activations.slices():
             if job.should_stop():
                 raise Cancelled("The run was cancelled.")
+            hidden = job.chain.rows_back(activations.quantized.hidden.read(part, device))
+            carried = activations.carried(job.chain, len(job.chain.layouts), part, "quantized", device)
             with precision(job.resolved):
-                logits(skeleton, activations.quantized.read(part, device))
+                logits(job.chain, hidden, activations.tokens[part], carried)
     finally:
         skeleton.model.set_submodule(path, head)
     if not torch.isfinite(recorder.moments).all():

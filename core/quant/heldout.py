@@ -16,8 +16,8 @@ from torch import Tensor
 from core.estimation.costs import CHUNK_BYTES
 from core.inference.evaluate import make_windows, row_losses
 from core.model.block_runner import logits
-from core.quant.activations import Activations
 from core.quant.blocks import BlockJob, precision
+from core.quant.sample_activations import SampleActivations, Side
 
 WINDOWS = 8
 LENGTH = 512
@@ -35,24 +35,29 @@ def windows(tokenizer: Any, longest: int) -> Tensor:
     return make_windows(tokenizer, None, min(LENGTH, longest), WINDOWS).tokens
 
 
-def token_losses(job: BlockJob, hidden: Activations, tokens: Tensor) -> Tensor:
+def token_losses(job: BlockJob, activations: SampleActivations, side: Side) -> Tensor:
     """Return the negative log-likelihood of every token after the first of its window, float32 [windows, tokens - 1].
 
     Args:
-        hidden: output of the last block for the windows; the head must be loaded.
-        tokens: int64 [windows, tokens].
+        activations: after the last block, for the windows; the head must be loaded.
+        side: the model whose losses are computed.
     """
     # In chunks: the logits of a whole window with a large vocabulary would exceed the other memory of the run.
-    step = max(1, CHUNK_BYTES // (4 * job.skeleton.tree.tensors[f"{job.skeleton.tree.embedding}.weight"].shape[0]))
+    chain, device = job.chain, job.resolved.torch_device
+    tree = job.skeleton.tree
+    step = max(1, CHUNK_BYTES // (4 * tree.tensors[f"{tree.embedding}.weight"].shape[0]))
     rows = []
-    for row in range(len(hidden)):
-        state = hidden.read(slice(row, row + 1), job.resolved.torch_device)[:, :-1]
-        labels = tokens[row, 1:].to(state.device)
+    for row, tokens in enumerate(activations.tokens):
+        index = slice(row, row + 1)
+        hidden = chain.rows_back(activations.side(side).hidden.read(index, device))
+        carried = activations.carried(chain, len(chain.layouts), index, side, device)
+        labels = tokens[1:].to(device)
         parts = []
         for start in range(0, len(labels), step):
-            part = slice(start, start + step)
+            part = slice(start, min(len(labels), start + step))
             with precision(job.resolved):
-                scores = logits(job.skeleton, state[:, part])[0]
+                some = {key: value[:, part] for key, value in carried.items()}
+                scores = logits(chain, chain.some_tokens(hidden, part), tokens[None, part], some)[0]
             parts.append(row_losses(scores, labels[part]).cpu())
             del scores
         rows.append(torch.cat(parts))

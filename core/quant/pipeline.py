@@ -18,21 +18,24 @@ from core.calibration.tokens import Calibration, load
 from core.control import Control, check_stop
 from core.errors import BadInput
 from core.events import BlockDone, BlockStarted, Done, Emit, Log, Loss, Progress, Stage, Started
+from core.formats.dense_store import DenseStore
 from core.formats.stored import StoredLayer
 from core.inference.evaluate import loss_increase, summarize
 from core.inference.memory import give_back_memory
-from core.model.block_runner import capture, first_inputs, only_rows
+from core.model.block_runner import BlockChain, capture, embedding_rows, fill_outside, first_inputs
 from core.model.context import ASSUMED, context_length
 from core.model.skeleton import build_skeleton
+from core.model.tree import build_tree
 from core.quant import heldout
 from core.quant.activations import Activations
-from core.quant.blocks import BlockJob, SampleActivations, quantize_block
+from core.quant.blocks import BlockJob, quantize_block
 from core.quant.head import quantize_head
 from core.quant.output import Output
 from core.quant.prepare import PreparedRun, prepare, settings_of
 from core.quant.progress import BEFORE_BLOCKS, BlockProgress
 from core.quant.proof import SourceProof, check_range, prove, two_rows
 from core.quant.report import BlockFigures, PerplexityResult, make_report
+from core.quant.sample_activations import ModelActivations, SampleActivations
 from core.quant.signround import TuningResult
 from core.quant.streamed_head import streamed_head
 from core.quant.verify import VerificationResult, WrittenCheckpoint, check_answers, check_layers
@@ -81,13 +84,14 @@ def run(spec: JobSpec, job: Path, emit: Emit, control: Control) -> None:
         should_stop=control.should_stop,
     )
     _check_lengths(ready, calibration)
-    _prove(spec, ready, calibration, emit, control)
-    with Output(spec, job, ready, emit) as output:
+    chain = _prove(spec, ready, calibration, emit, control)
+    rows = embedding_rows(ready.skeleton, torch.float32, ready.resolved.torch_device)
+    with Output(spec, job, ready, emit) as output, rows:
         meter = BlockProgress(ready.tree.blocks, spec.recipe.iters, emit)
         blocks = BlockJob(
             spec=spec,
             resolved=ready.resolved,
-            skeleton=ready.skeleton,
+            chain=chain,
             min_zero=max(item.min_zero for item in ready.formats.values()),
             should_stop=control.should_stop,
             on_loss=lambda block, iteration, loss: _on_loss(emit, meter, spec.recipe.iters, block, iteration, loss),
@@ -140,57 +144,56 @@ def _check_lengths(ready: PreparedRun, calibration: Calibration) -> None:
         )
 
 
-def _prove(spec: JobSpec, ready: PreparedRun, calibration: Calibration, emit: Emit, control: Control) -> None:
+def _prove(spec: JobSpec, ready: PreparedRun, calibration: Calibration, emit: Emit, control: Control) -> BlockChain:
     """Read every tensor once, and compare each block, run separately, with the whole model."""
     tree, store = ready.tree, ready.store
     emit(Log("info", f"Checking {human(tree.nbytes)} of weights, and each block separately against the whole model"))
-    planned = {item.linear.name for item in ready.plans if item.scheme.quantized}
 
     def step() -> None:
         check_stop(control.should_stop)
         emit(Progress(BEFORE_BLOCKS * store.nbytes_read / max(1, tree.nbytes), -1.0, -1.0))
 
-    prove(
+    chain = prove(
         SourceProof(
             skeleton=ready.skeleton,
             store=store,
             tokens=two_rows(calibration.tokens, tree.tensors[f"{tree.embedding}.weight"].shape[0]),
             device=ready.resolved.torch_device,
-            linears=lambda block: [linear for linear in tree.of_block(block) if linear.name in planned],
             batched=ready.resolved.micro_batch > 1,
             step=step,
         )
     )
     weights = [tree.weight_of(item.linear) for item in ready.plans if item.scheme.quantized]
     check_range(store, weights, ready.resolved.compute_dtype)
+    return chain
 
 
 def _enter(running: _Run, calibration: Calibration) -> tuple[list[SampleActivations], Tensor]:
     """Return the inputs of block 0 for the calibration samples and the held-out windows, and the windows' tokens."""
     ready, resolved = running.ready, running.ready.resolved
     unseen = heldout.windows(ready.tokenizer, context_length(ready.tree.config) or ASSUMED)
-    skeleton, device = ready.skeleton, resolved.torch_device
-    skeleton.fill("", torch.float32, device, skip=(skeleton.stack, *skeleton.ends()))
+    skeleton, chain, device = ready.skeleton, running.blocks.chain, resolved.torch_device
+    fill_outside(skeleton, torch.float32, device)
     cache = getattr(torch, resolved.cache_dtype)
     activation_sets = []
     for name, tokens in (("calibration", calibration.tokens), ("unseen", unseen)):
-        with only_rows(skeleton, tokens, torch.float32, device):
-            calls = capture(skeleton, tokens[:1], device)
-            width = first_inputs(skeleton, tokens[:1], device).shape[-1]
-            shape = (len(tokens), tokens.shape[1], width)
-            files = [
-                running.folder / f"{name}-{side}.cache" if resolved.spill else None
-                for side in ("original", "quantized")
-            ]
-            original, quantized = (Activations(shape, cache, file) for file in files)
-            activations = SampleActivations(
-                original, quantized, calls, resolved.micro_batch if name == "calibration" else 1
-            )
-            for part in activations.slices():
-                check_stop(running.control.should_stop)
-                hidden = first_inputs(skeleton, tokens[part], device)
-                original.write(part, hidden)
-                quantized.write(part, hidden)
+
+        def file(what: str, name: str = name) -> Path | None:
+            return running.folder / f"{name}-{what}.cache" if resolved.spill else None
+
+        one = chain.rows_first(first_inputs(skeleton, tokens[:1], device))
+        original, quantized = (
+            ModelActivations(Activations((len(tokens), *one.shape[1:]), cache, file(side)))
+            for side in ("original", "quantized")
+        )
+        calls = [] if chain.varies else capture(chain, tokens[:1], device)
+        batch = resolved.micro_batch if name == "calibration" else 1
+        activations = SampleActivations(tokens, original, quantized, calls, batch, file)
+        for part in activations.slices():
+            check_stop(running.control.should_stop)
+            hidden = chain.rows_first(first_inputs(skeleton, tokens[part], device))
+            original.hidden.write(part, hidden)
+            quantized.hidden.write(part, hidden)
         activation_sets.append(activations)
     return activation_sets, unseen
 
@@ -208,12 +211,12 @@ def _tune_all(running: _Run, activation_sets: list[SampleActivations]) -> list[B
         name = f"{ready.tree.prefix}.{block}"
         emit(BlockStarted(block=block, total=ready.tree.blocks, name=name, linears=tuple(x.linear.kind for x in plans)))
         begun = time.monotonic()
-        layers, outcome = quantize_block(running.blocks, block, plans, activation_sets)
-        for layer in layers:
+        result = quantize_block(running.blocks, block, plans, activation_sets)
+        for layer in result.layers:
             running.output.write(layer)
         seconds = time.monotonic() - begun
-        _block_done(running, block, outcome, seconds)
-        figures.append(BlockFigures(name, outcome, seconds))
+        _block_done(running, block, result.outcome, seconds)
+        figures.append(BlockFigures(name, result.outcome, seconds, result.experts))
         running.meter.block_done(block, seconds)
     return figures
 
@@ -254,12 +257,12 @@ def _divergence(outcome: TuningResult, iterations: int) -> str:
 def _score(running: _Run, activations: SampleActivations, unseen: Tensor, head: StoredLayer | None) -> PerplexityResult:
     """Return the perplexities of the original and of the quantized model on the held-out windows."""
     with streamed_head(running.blocks):
-        before = heldout.token_losses(running.blocks, activations.original, unseen)
+        before = heldout.token_losses(running.blocks, activations, "original")
         if head is None:
-            after = heldout.token_losses(running.blocks, activations.quantized, unseen)
+            after = heldout.token_losses(running.blocks, activations, "quantized")
     if head is not None:
         with streamed_head(running.blocks, head):
-            after = heldout.token_losses(running.blocks, activations.quantized, unseen)
+            after = heldout.token_losses(running.blocks, activations, "quantized")
     embedding = running.ready.tree.tensors[f"{running.ready.tree.embedding}.weight"]
     return PerplexityResult(
         summarize(before, unseen), summarize(after, unseen), *loss_increase(before, after), embedding.shape[0]
@@ -275,9 +278,11 @@ def _verify(running: _Run, unseen: Tensor) -> dict[str, VerificationResult]:
         written = plan.open(folder)
         check_layers(written, output.digests[name], should_stop)
         plan.check_rest(written, ready.store, should_stop)
-        skeleton = build_skeleton(ready.tree, written.store)
+        store = DenseStore(written)
+        skeleton = build_skeleton(build_tree(ready.tree.config, store.table), store)
+        chain = running.blocks.chain.of(skeleton)
         perplexity, sample = check_answers(
-            WrittenCheckpoint(replace(running.blocks, skeleton=skeleton), written), unseen, ready.tokenizer
+            WrittenCheckpoint(replace(running.blocks, chain=chain, shared={}), written), unseen, ready.tokenizer
         )
         results[name] = VerificationResult(
             len(output.digests[name]),

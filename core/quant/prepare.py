@@ -174,7 +174,10 @@ def _check_kinds(tree: ModelTree, plans: Sequence[LayerPlan], skeleton: Skeleton
     for item in plans:
         if not item.scheme.quantized:
             continue
-        kind = type(skeleton.model.get_submodule(skeleton.module_name(item.linear.name)))
+        if ".experts." in item.linear.name:
+            continue  # readers have modules of their own for experts
+        owner = skeleton.parameter_name(item.linear).rpartition(".")[0]
+        kind = type(skeleton.model.get_submodule(owner))
         if kind not in (nn.Linear, Conv1D):
             raise UnsupportedModel(
                 f"{item.linear.name} is a {kind.__name__} in transformers, which other programs do not replace by a "

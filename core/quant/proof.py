@@ -12,20 +12,16 @@ The same pass over the weights hashes each tensor and finds values that are not 
 from __future__ import annotations
 
 import contextlib
-import inspect
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from core.errors import BitwrightError, CorruptFile, UnsupportedModel, no_memory
-from core.model.block_runner import BlockCall, capture, first_inputs, logits, only_rows
+from core.model.block_runner import BlockChain, ChainFinder, embedding_rows, fill_outside, logits
 from core.model.fingerprint import FingerprintedStore
-from core.model.linear import TunedLinear
 from core.model.skeleton import Skeleton
-from core.model.tree import Linear
 
 LENGTH = 64
 """Tokens per row."""
@@ -48,7 +44,6 @@ class SourceProof:
         skeleton: the model without weights; store: the store from which it reads.
         tokens: int64 [2, tokens], see `two_rows`.
         device: device of the computation.
-        linears: returns the linear layers of a block that a run replaces.
         batched: the run passes more than one row through a block at once.
         step: called regularly; raises after a request to stop.
     """
@@ -57,7 +52,6 @@ class SourceProof:
     store: FingerprintedStore
     tokens: Tensor
     device: torch.device
-    linears: Callable[[int], Sequence[Linear]]
     batched: bool
     step: Callable[[], None]
 
@@ -76,10 +70,13 @@ def two_rows(tokens: Tensor, vocabulary: int) -> Tensor:
     return torch.stack([first, torch.cat([first[:shared], other[shared:]])])
 
 
-def prove(proof: SourceProof) -> None:
+def prove(proof: SourceProof) -> BlockChain:
     """Compare execution block by block with the whole model, and read each tensor of the checkpoint once.
 
     Memory: one block in float32, and the modules outside the blocks except embedding and head.
+
+    Returns:
+        What each block needs besides the output of the previous one.
 
     Raises:
         UnsupportedModel: a block computes other values when it is run separately, or cannot be run separately.
@@ -88,16 +85,18 @@ def prove(proof: SourceProof) -> None:
     """
     skeleton, device = proof.skeleton, proof.device
     # Embedding and head are used in part below, so check them for values that are not finite first.
-    ends = [skeleton.checkpoint_name(f"{path}.weight") for path in skeleton.ends()]
-    proof.store.scan([name for name in ends if name is not None], proof.step)
+    paths = [skeleton.head(), *skeleton.embeddings()]
+    ends = {skeleton.checkpoint_name(f"{path}.weight") for path in paths}
+    proof.store.scan(sorted(name for name in ends if name is not None), proof.step)
     with _translated(skeleton, "cannot be run"):
-        skeleton.fill("", torch.float32, device, skip=(skeleton.stack, *skeleton.ends()))
+        fill_outside(skeleton, torch.float32, device)
         try:
-            with only_rows(skeleton, proof.tokens, torch.float32, device), _few_outputs(skeleton, device):
-                _compare(proof)
+            with embedding_rows(skeleton, torch.float32, device), _few_outputs(skeleton, device):
+                chain = _compare(proof)
         finally:
             skeleton.unload("")
     proof.store.scan(proof.store.table, proof.step)
+    return chain
 
 
 def check_range(store: FingerprintedStore, names: Sequence[str], dtype: torch.dtype) -> None:
@@ -126,108 +125,70 @@ class _Differs(Exception):  # noqa: N818 - control flow: the reason is determine
         self.by = by
 
 
-def _compare(proof: SourceProof) -> None:
-    skeleton, tokens = proof.skeleton, proof.tokens
-    calls = capture(skeleton, tokens[:1], proof.device)
-    entering = first_inputs(skeleton, tokens, proof.device)
-    for part in proof.parts[:2]:
-        alone = first_inputs(skeleton, tokens[part], proof.device)
-        _same(skeleton, alone, entering[part], "computes the input of its first block from more than one row of text")
+def _compare(proof: SourceProof) -> BlockChain:
+    skeleton = proof.skeleton
+    replay = _BlockReplay(proof)
     try:
-        hidden, scores = _whole_model(proof, calls, entering)
+        scores = replay.run_model()
     except _Differs as differs:
-        raise _reason(proof, differs) from None
-    half = max(1, tokens.shape[1] // 2)
+        apart = "" if differs.by == float("inf") else f" (by {100 * differs.by:.2g} %)"
+        raise UnsupportedModel(
+            f"The output of block {differs.block} of {_name(skeleton)} differs when it is run separately{apart}.",
+            _UNSUPPORTED,
+        ) from None
+    chain = replay.finder.chain()
+    last = len(chain.layouts) - 1
+    hidden = replay.finder.leaves[last][0]
+    half = max(1, proof.tokens.shape[1] // 2)
     for part in proof.parts:
         for place in (slice(0, half), slice(half, None)):
-            found = logits(skeleton, hidden[part, place])
+            carried = {
+                key: replay.finder.rows(replay.finder.leaves[key.block][key.leaf], part, place)
+                for key in chain.needs[-1]
+            }
+            found = logits(chain, replay.finder.rows(hidden, part, place), proof.tokens[part, place], carried)
             what = "processes the output of its last block in a way that depends on all tokens"
             _same(skeleton, found, scores[part, place], what)
     _check_causal(proof, scores, "its output")
-
-
-def _whole_model(proof: SourceProof, calls: list[BlockCall], entering: Tensor) -> tuple[Tensor, Tensor]:
-    """Run the model and compare its blocks; return the last hidden states, [2, tokens, hidden_size], and logits."""
-    skeleton = proof.skeleton
-    replay = _BlockReplay(proof, calls, entering)
-    hooks = []
-    try:
-        for block, module in enumerate(skeleton.blocks):
-            hooks.append(module.register_forward_pre_hook(replay.before(block), with_kwargs=True))
-            hooks.append(module.register_forward_hook(replay.after(block)))
-        with torch.no_grad():
-            scores = skeleton.model(input_ids=proof.tokens.to(proof.device), use_cache=False).logits
-    finally:
-        for hook in hooks:
-            hook.remove()
-    if replay.done != len(calls):
-        raise UnsupportedModel(
-            f"{_name(skeleton)} ran {replay.done} blocks where {len(calls)} were expected.", _UNSUPPORTED
-        )
-    return replay.state, scores
+    return chain
 
 
 class _BlockReplay:
-    """Hooks that run each block a second time, separately, while the model runs.
+    """A run of the model in which each block is run a second time, separately.
 
     Attributes:
-        state: output of the last block that ran.
-        done: number of blocks that ran.
+        finder: layouts and outputs of the blocks that ran.
     """
 
-    def __init__(self, proof: SourceProof, calls: list[BlockCall], entering: Tensor) -> None:
+    def __init__(self, proof: SourceProof) -> None:
         self._proof = proof
-        self._calls = calls
-        self._input = entering
-        self._alone = False
-        self.state = entering
-        self.done = 0
+        self.finder = ChainFinder(proof.skeleton, proof.tokens, proof.device)
 
-    def before(self, block: int) -> Callable[..., None]:
-        """Return the hook that loads a block."""
+    def run_model(self) -> Tensor:
+        """Run the whole model and compare each block; return the logits."""
+        return self.finder.run(self._load, self._compare)
 
-        def hook(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-            if self._alone:
-                return
-            self._proof.step()
-            hidden = args[0] if args else kwargs["hidden_states"]
-            where = "before its first block" if block == 0 else f"between the blocks {block - 1} and {block}"
-            skeleton = self._proof.skeleton
-            _same(skeleton, hidden, self.state, f"changes the hidden states {where}")
-            self._input = hidden.clone()
-            skeleton.fill(self._path(block), torch.float32, self._proof.device)
+    def _load(self, block: int) -> None:
+        self._proof.step()
+        self._proof.skeleton.fill(self._path(block), torch.float32, self._proof.device)
 
-        return hook
-
-    def after(self, block: int) -> Callable[..., None]:
-        """Return the hook that runs a block again, separately, and unloads it."""
-
-        def hook(module: nn.Module, _args: tuple[Any, ...], output: Any) -> None:
-            if self._alone:
-                return
-            skeleton = self._proof.skeleton
-            out = output if isinstance(output, Tensor) else output[0]
-            if not torch.isfinite(out).all():
-                raise CorruptFile(
-                    f"Block {block} of this model computes values that are not finite, but its weights are finite.",
-                    "Download the model again, or use another one.",
-                )
-            self.state = out.clone()
-            _check_causal(self._proof, out, f"block {block}")
-            self._alone = True
-            with _as_tuned(skeleton, self._proof.linears(block)):
-                for part in self._proof.parts:
-                    self._replay(block, module, part)
-            self._alone = False
-            skeleton.unload(self._path(block))
-            self.done += 1
-
-        return hook
+    def _compare(self, block: int, module: nn.Module) -> None:
+        state, rows = self.finder.leaves[block][0], self.finder.batch_dim
+        if not torch.isfinite(state).all():
+            raise CorruptFile(
+                f"Block {block} of this model computes values that are not finite, but its weights are finite.",
+                "Download the model again, or use another one.",
+            )
+        _check_causal(self._proof, state.movedim((rows, rows + 1), (0, 1)), f"block {block}")
+        for part in self._proof.parts:
+            self._replay(block, module, part)
+        self._proof.skeleton.unload(self._path(block))
 
     def _replay(self, block: int, module: nn.Module, part: slice) -> None:
-        with _translated(self._proof.skeleton, f"has a block {block} that cannot be run separately"):
-            found = self._calls[block](module, self._input[part].clone())
-        by = difference(found, self.state[part])
+        with _translated(self._proof.skeleton, f"has a block {block} that cannot be run separately"), torch.no_grad():
+            hidden, call = self.finder.call(block, part)
+            found = call(module, hidden.clone())
+        by = difference(found, self.finder.rows(self.finder.leaves[block][0], part))
         if not by <= TOLERANCE:
             raise _Differs(block, by)
 
@@ -261,55 +222,6 @@ def _check_causal(proof: SourceProof, states: Tensor, what: str) -> None:
             f"With this config {_name(proof.skeleton)} is not a causal language model: {what} depends on later tokens.",
             "Use a model that predicts the next token.",
         )
-
-
-def _reason(proof: SourceProof, differs: _Differs) -> UnsupportedModel:
-    """Return the error for a block that differs, with the arguments that depend on the text."""
-    skeleton = proof.skeleton
-    both = [capture(skeleton, proof.tokens[row : row + 1], proof.device)[differs.block] for row in (0, 1)]
-    names = _unlike(skeleton.blocks[differs.block], *both)
-    apart = "" if differs.by == float("inf") else f" (by {100 * differs.by:.2g} %)"
-    sentence = f"The output of block {differs.block} of {_name(skeleton)} differs when it is run separately{apart}"
-    if names:
-        sentence += f": its argument {names} depends on the text"
-    return UnsupportedModel(f"{sentence}.", _UNSUPPORTED)
-
-
-def _unlike(block: nn.Module, one: BlockCall, other: BlockCall) -> str:
-    """Return the names of the arguments that depend on the text."""
-    names = [name for name in inspect.signature(type(block).forward).parameters if name != "self"][1:]
-    pairs = [*zip(names, one.args, other.args, strict=False)]
-    pairs += [(name, value, other.kwargs.get(name)) for name, value in one.kwargs.items()]
-    return ", ".join(name for name, a, b in pairs if _tensors_differ(a, b))
-
-
-def _tensors_differ(one: Any, other: Any) -> bool:
-    if isinstance(one, Tensor) and isinstance(other, Tensor):
-        return one.shape != other.shape or not torch.equal(one, other)
-    if isinstance(one, list | tuple) and isinstance(other, list | tuple):
-        return any(_tensors_differ(a, b) for a, b in zip(one, other, strict=False))
-    if isinstance(one, dict) and isinstance(other, dict):
-        return any(_tensors_differ(value, other.get(key)) for key, value in one.items())
-    return False
-
-
-@contextlib.contextmanager
-def _as_tuned(skeleton: Skeleton, linears: Sequence[Linear]) -> Iterator[None]:
-    """Replace the layers as a run does, in float32, so that orientation and biases are checked too."""
-    before = {}
-    for linear in linears:
-        path = skeleton.module_name(linear.name)
-        module = skeleton.model.get_submodule(path)
-        weight, bias = module.weight.data, f"{linear.name}.bias"
-        value = skeleton.store.get(bias).to(weight.device, weight.dtype) if bias in skeleton.store else None
-        before[path] = module
-        tuned = TunedLinear(weight.t().contiguous() if linear.transposed else weight, value)
-        skeleton.model.set_submodule(path, tuned)
-    try:
-        yield
-    finally:
-        for path, module in before.items():
-            skeleton.model.set_submodule(path, module)
 
 
 @contextlib.contextmanager

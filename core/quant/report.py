@@ -11,6 +11,7 @@ from core.estimation.sizes import effective_bits
 from core.formats.names import folder_name
 from core.formats.stored import layer_labels
 from core.inference.figures import Perplexity
+from core.quant.grid_groups import ExpertTokens
 from core.quant.output import Output
 from core.quant.prepare import PreparedRun, settings_of
 from core.quant.progress import peak_memory
@@ -29,6 +30,11 @@ class BlockFigures:
     name: str
     outcome: TuningResult
     seconds: float
+    experts: Sequence[ExpertTokens] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        experts = {"experts": [asdict(mixture) for mixture in self.experts]} if self.experts else {}
+        return {"name": self.name, "seconds": self.seconds, **asdict(self.outcome), **experts}
 
 
 @dataclass(frozen=True)
@@ -102,7 +108,7 @@ def make_report(
             "sha256": calibration.sha256,
         },
         "perplexity": measured.to_json(),
-        "blocks": [{"name": x.name, "seconds": x.seconds, **asdict(x.outcome)} for x in blocks],
+        "blocks": [block.to_json() for block in blocks],
         "layer_schemes": {name: layer_labels(item) for name, item in ready.formats.items()},
         "verification": {name: asdict(value) for name, value in verified.items()},
         "source_sha256": ready.store.fingerprint(),

@@ -16,23 +16,13 @@ from torch import Tensor
 
 from core.control import ShouldStop
 from core.errors import Cancelled
-from core.model.linear import TunedLinear
 from core.quant import grid as grids
-from core.quant.grid import Grid
+from core.quant.parameter_grid import ParameterGrid
 
 FIXED_SAMPLES = 8
 """Samples on which candidates are compared. A comparison by minibatch loss would favour easy minibatches."""
 CHECKS = 10
 """Number of evaluations on the fixed samples; the result of the last step is always evaluated."""
-
-
-@dataclass
-class TunedLayer:
-    """A layer during tuning: its grid, its module, and the initial learning rate of its range factors."""
-
-    grid: Grid
-    module: TunedLinear
-    factor_rate: float
 
 
 @dataclass(frozen=True)
@@ -98,22 +88,20 @@ class BatchSampler:
 
 
 def tune_block(
-    layers: list[TunedLayer],
+    layers: list[ParameterGrid],
     forward: Callable[[Tensor], Tensor],
-    inputs: Callable[[Tensor], Tensor],
     targets: Callable[[Tensor], Tensor],
     samples: int,
     tuning: Tuning,
     on_loss: Callable[[int, float], None],
     should_stop: ShouldStop,
 ) -> TuningResult:
-    """Tune all layers of a block together; their grids and module weights are then those of the lowest loss.
+    """Tune all layers of a block together; their grids and parameters are then those of the lowest loss.
 
     Args:
-        forward: computes the output of the block for hidden states [batch, tokens, hidden_size], with the modules of
-            the layers.
-        inputs, targets: return, for sample indices (int64 [batch]), the hidden states of the quantized model and the
-            output of the original block.
+        forward: returns, for sample indices (int64 [batch]), the output [batch, tokens, hidden_size] of the block with
+            the parameters of the layers, for the hidden states of the quantized model.
+        targets: returns the output of the original block for the same samples.
         samples: number of samples.
         on_loss: receives the iteration (from 1) and its minibatch loss.
 
@@ -123,7 +111,7 @@ def tune_block(
     fixed = _fixed_batches(samples, tuning.batch)
 
     def loss_of(index: Tensor) -> Tensor:
-        return (forward(inputs(index)).float() - targets(index)).square().mean()
+        return (forward(index).float() - targets(index)).square().mean()
 
     def judge() -> float:
         with torch.no_grad():
@@ -131,12 +119,13 @@ def tune_block(
         return sum(losses) / sum(len(index) for index in fixed)
 
     for layer in layers:
-        grids.quantize_into(layer.grid, layer.module.weight)
+        _write(layer)
     before = judge()
     best, odd = _Best(0, before, []), 0
-    if tuning.iterations:
+    tuned = [layer for layer in layers if layer.tuned]
+    if tuning.iterations and tuned:
         best, odd = _descend(
-            layers,
+            tuned,
             loss_of,
             judge,
             before,
@@ -149,7 +138,7 @@ def tune_block(
 
 
 def _descend(
-    layers: list[TunedLayer],
+    layers: list[ParameterGrid],
     loss_of: Callable[[Tensor], Tensor],
     judge: Callable[[], float],
     before: float,
@@ -162,9 +151,14 @@ def _descend(
     best, odd = _Best(0, before, _copy(layers)), 0
     every = max(1, tuning.iterations // CHECKS)
     now = _Now()
+    by_parameter: dict[int, list[ParameterGrid]] = {}
     for layer in layers:
-        layer.module.weight.requires_grad_(True)
-    hooks = [layer.module.weight.register_post_accumulate_grad_hook(_stepper(layer, now, tuning)) for layer in layers]
+        layer.parameter.requires_grad_(True)
+        by_parameter.setdefault(id(layer.parameter), []).append(layer)
+    hooks = [
+        same[0].parameter.register_post_accumulate_grad_hook(_stepper(same, now, tuning))
+        for same in by_parameter.values()
+    ]
     try:
         for iteration in range(tuning.iterations):
             if should_stop():
@@ -192,8 +186,8 @@ def _descend(
         for hook in hooks:
             hook.remove()
         for layer in layers:
-            layer.module.weight.requires_grad_(False)
-            layer.module.weight.grad = None
+            layer.parameter.requires_grad_(False)
+            layer.parameter.grad = None
     _restore(layers, best.state)
     return best, odd
 
@@ -206,20 +200,31 @@ class _Now:
     last_part: bool = True
 
 
-def _stepper(layer: TunedLayer, now: _Now, tuning: Tuning) -> Callable[[Tensor], None]:
-    """Return a hook that steps a layer as soon as its gradient is complete, and frees the gradient."""
+def _stepper(layers: list[ParameterGrid], now: _Now, tuning: Tuning) -> Callable[[Tensor], None]:
+    """Return a hook that steps the grids of a parameter as soon as its gradient is complete, and frees the gradient."""
 
-    def hook(weight: Tensor) -> None:
+    def hook(parameter: Tensor) -> None:
         if not now.last_part:
             return
-        gradient = weight.grad
+        gradient = parameter.grad
         assert gradient is not None
-        weight.grad = None
+        parameter.grad = None
         left = tuning.iterations - now.iteration
         with torch.no_grad():
-            grids.step(layer.grid, gradient, weight.data, left, layer.factor_rate * left / tuning.iterations)
+            for layer in layers:
+                rows = layer.places.read(parameter.data)
+                part, size = layer.places.read(gradient), layer.factor_rate * left / tuning.iterations
+                grids.step(layer.grid, part, rows, left, size)
+                layer.places.write(parameter.data, rows)
 
     return hook
+
+
+def _write(layer: ParameterGrid) -> None:
+    """Write the quantized weights of a grid into the parameter."""
+    rows = layer.places.read(layer.parameter.data)
+    grids.quantize_into(layer.grid, rows)
+    layer.places.write(layer.parameter.data, rows)
 
 
 def _fixed_batches(samples: int, batch: int) -> list[Tensor]:
@@ -229,13 +234,13 @@ def _fixed_batches(samples: int, batch: int) -> list[Tensor]:
     return list(index.split(min(batch, count)))
 
 
-def _copy(layers: list[TunedLayer]) -> list[tuple[Tensor, Tensor, Tensor]]:
+def _copy(layers: list[ParameterGrid]) -> list[tuple[Tensor, Tensor, Tensor]]:
     return [(x.grid.offset.clone(), x.grid.min_scale.clone(), x.grid.max_scale.clone()) for x in layers]
 
 
-def _restore(layers: list[TunedLayer], state: list[tuple[Tensor, Tensor, Tensor]]) -> None:
+def _restore(layers: list[ParameterGrid], state: list[tuple[Tensor, Tensor, Tensor]]) -> None:
     for layer, (offset, low, high) in zip(layers, state, strict=True):
         grid = layer.grid
         grid.offset, grid.min_scale, grid.max_scale = offset, low, high
         grids.set_scales(grid)
-        grids.quantize_into(grid, layer.module.weight)
+        _write(layer)

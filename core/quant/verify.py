@@ -22,10 +22,11 @@ from core.errors import VerificationFailed
 from core.formats.stored import Checkpoint, digest
 from core.inference.evaluate import summarize
 from core.inference.memory import give_back_memory
-from core.model.block_runner import BlockCall, capture, first_inputs, logits, only_rows
+from core.model.block_runner import capture, embedding_rows, fill_outside, first_inputs, logits
 from core.quant.activations import Activations
-from core.quant.blocks import BlockJob, forward, insert_linear, precision
+from core.quant.blocks import BlockJob, advance, precision
 from core.quant.heldout import token_losses
+from core.quant.sample_activations import ModelActivations, SampleActivations
 from core.quant.streamed_head import streamed_head
 
 PROMPT = "The capital of France is"
@@ -76,41 +77,51 @@ class WrittenCheckpoint:
 
     @contextlib.contextmanager
     def ends(self) -> Iterator[None]:
-        """Load the modules outside the blocks for the duration of the context; the embedding only as rows in use."""
+        """Load the modules outside the blocks for the duration of the context; of embeddings only the rows in use."""
         skeleton, device = self.job.skeleton, self.job.resolved.torch_device
-        skeleton.fill("", torch.float32, device, skip=(skeleton.stack, *skeleton.ends()))
+        fill_outside(skeleton, torch.float32, device)
         tree = skeleton.tree
         head = tree.tied_head.name if tree.tied_head else tree.lm_head
-        quantized = head is not None and head in self.checkpoint.schemes
-        with streamed_head(self.job, self.checkpoint.layer(head) if head is not None and quantized else None):
+        layer = self.checkpoint.layer(head) if head is not None and head in self.checkpoint.schemes else None
+        with embedding_rows(skeleton, torch.float32, device), streamed_head(self.job, layer):
             yield
 
-    def advance(self, states: Activations, calls: list[BlockCall]) -> None:
-        """Pass hidden states through all blocks, in place; one block is loaded at a time."""
-        skeleton, device = self.job.skeleton, self.job.resolved.torch_device
+    def next_logits(self, ids: Tensor) -> Tensor:
+        """Return the logits [vocab_size] of the token after `ids`, int64 [1, tokens]."""
+        activations, chain, device = self.run(ids), self.job.chain, self.job.resolved.torch_device
+        row, last = slice(0, 1), slice(ids.shape[1] - 1, ids.shape[1])
+        hidden = chain.rows_back(activations.quantized.hidden.read(row, device))
+        carried = activations.carried(chain, len(chain.layouts), row, "quantized", device)
+        with precision(self.job.resolved):
+            some = {key: value[:, last] for key, value in carried.items()}
+            return logits(chain, chain.some_tokens(hidden, last), ids[:, last], some)[0, -1]
+
+    def run(self, tokens: Tensor) -> SampleActivations:
+        """Return the activations after the last block for tokens (int64 [windows, tokens]); one block is loaded at a
+        time."""
+        skeleton, chain, device = self.job.skeleton, self.job.chain, self.job.resolved.torch_device
+        rows = [chain.rows_first(first_inputs(skeleton, row, device)) for row in tokens.split(1)]
+        states = ModelActivations(Activations((len(rows), *rows[0].shape[1:]), torch.float32))
+        for row, value in enumerate(rows):
+            states.hidden.write(slice(row, row + 1), value)
+        calls = [] if chain.varies else capture(chain, tokens[:1], device)
+        activations = SampleActivations(tokens, states, states, calls, 1, lambda _: None)
         for block in range(skeleton.tree.blocks):
-            names = [item.name for item in skeleton.tree.of_block(block) if item.name in self.checkpoint.schemes]
             path = f"{skeleton.stack}.{block}"
-            skip = tuple(skeleton.module_name(name) for name in names)
-            module = skeleton.fill(path, torch.float32, device, skip=skip)
-            for name in names:
-                insert_linear(self.job, name, self.checkpoint.layer(name).dequantize())
-            for row in range(len(states)):
-                part = slice(row, row + 1)
-                states.write(part, forward(self.job, calls[block], module, states.read(part, device)))
+            quantized = {
+                place.parameter
+                for linear in skeleton.tree.of_block(block)
+                if linear.name in self.checkpoint.schemes
+                for place in skeleton.slices(linear)
+            }
+            module = skeleton.fill(path, torch.float32, device)
+            for name in quantized:
+                parameter = skeleton.model.get_parameter(name)
+                parameter.data = parameter.data.to(self.job.resolved.compute_dtype)
+            advance(self.job, block, module, activations, "quantized")
             skeleton.unload(path)
             give_back_memory()
-
-    def enter(self, tokens: Tensor) -> tuple[Activations, list[BlockCall]]:
-        """Return the input of block 0 for tokens (int64 [windows, tokens]), and the arguments of the blocks."""
-        skeleton, device = self.job.skeleton, self.job.resolved.torch_device
-        with only_rows(skeleton, tokens, torch.float32, device):
-            calls = capture(skeleton, tokens[:1], device)
-            rows = [first_inputs(skeleton, tokens[row : row + 1], device) for row in range(len(tokens))]
-        state = Activations((len(rows), *rows[0].shape[1:]), torch.float32)
-        for row, value in enumerate(rows):
-            state.write(slice(row, row + 1), value)
-        return state, calls
+        return activations
 
 
 def check_answers(written: WrittenCheckpoint, tokens: Tensor, tokenizer: Any) -> tuple[float, str]:
@@ -126,9 +137,8 @@ def check_answers(written: WrittenCheckpoint, tokens: Tensor, tokenizer: Any) ->
         VerificationFailed: a result is not finite.
     """
     with written.ends():
-        state, calls = written.enter(tokens)
-        written.advance(state, calls)
-        value = summarize(token_losses(written.job, state, tokens), tokens).value
+        activations = written.run(tokens)
+        value = summarize(token_losses(written.job, activations, "quantized"), tokens).value
         if not math.isfinite(value):
             raise VerificationFailed(
                 "The perplexity of the quantized model is not finite.", "Use more bits or another recipe."
@@ -136,11 +146,7 @@ def check_answers(written: WrittenCheckpoint, tokens: Tensor, tokenizer: Any) ->
         encoder = Encoder(tokenizer)
         ids = torch.tensor([[*encoder.prefix, *encoder.encode([Document(text=PROMPT)])[0]]])
         for _ in range(TOKENS):
-            state, calls = written.enter(ids)
-            written.advance(state, calls)
-            hidden = state.read(slice(0, 1), written.job.resolved.torch_device)[:, -1:]
-            with precision(written.job.resolved):
-                scores = logits(written.job.skeleton, hidden)[0, -1]
+            scores = written.next_logits(ids)
             if not torch.isfinite(scores).all():
                 raise VerificationFailed(
                     "The logits of the quantized model are not finite.", "Use more bits or another recipe."

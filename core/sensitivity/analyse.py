@@ -20,12 +20,13 @@ from core.formats.dequantized.store import open_store
 from core.formats.opened import open_source
 from core.inference.devices import choose, probe_dtype
 from core.inference.memory import give_back_memory
+from core.model.block_runner import BlockChain
 from core.model.context import ASSUMED, context_length
 from core.model.fingerprint import FingerprintedStore
 from core.model.skeleton import Skeleton, build_skeleton
 from core.model.tokenizer import load_tokenizer
 from core.model.tree import Linear, ModelTree
-from core.quant.blocks import read_weight
+from core.model.weights import read_linear
 from core.quant.proof import SourceProof, check_range, prove, two_rows
 from core.schemes import LayerScheme
 from core.sensitivity import cache, measures
@@ -61,8 +62,8 @@ def analyse(spec: AnalysisSpec, emit: Emit, should_stop: ShouldStop) -> Sensitiv
     tokens = _tokens(spec, source.folder, tree, emit, should_stop)
     device = choose(spec.device)
     dtype = getattr(torch, probe_dtype(device).dtype)
-    _prove(skeleton, store, tokens, torch.device(device.id), should_stop)
-    check_range(store, [f"{name}.weight" for name in tree.block_linears], dtype)
+    chain = _prove(skeleton, store, tokens, torch.device(device.id), should_stop)
+    check_range(store, sorted({tree.weight_of(linear) for linear in tree.linears if linear.block >= 0}), dtype)
     emit(Stage("analyse"))
     meter = PassProgress(emit, tree.blocks, 0 if spec.measure == "output" else tree.blocks)
 
@@ -71,7 +72,7 @@ def analyse(spec: AnalysisSpec, emit: Emit, should_stop: ShouldStop) -> Sensitiv
         meter.step()
 
     with open_pass(
-        skeleton, tokens, cache.writable_folder(), torch.device(device.id), dtype,
+        chain, tokens, cache.writable_folder(), torch.device(device.id), dtype,
         min(_BATCH, len(tokens)), should_stop, step,
     ) as model_pass:  # fmt: skip
         rows = _measure(spec, model_pass)
@@ -83,14 +84,14 @@ def analyse(spec: AnalysisSpec, emit: Emit, should_stop: ShouldStop) -> Sensitiv
 
 def _prove(
     skeleton: Skeleton, store: FingerprintedStore, tokens: Tensor, device: torch.device, should_stop: ShouldStop
-) -> None:
+) -> BlockChain:
     tree = skeleton.tree
     rows = two_rows(tokens, tree.tensors[f"{tree.embedding}.weight"].shape[0])
 
     def step() -> None:
         check_stop(should_stop, "The analysis was cancelled.")
 
-    prove(SourceProof(skeleton, store, rows, device, tree.of_block, len(tokens) > 1, step))
+    return prove(SourceProof(skeleton, store, rows, device, len(tokens) > 1, step))
 
 
 def _measure(spec: AnalysisSpec, model_pass: Pass) -> dict[str, tuple[float, ...]]:
@@ -114,7 +115,8 @@ def _measure(spec: AnalysisSpec, model_pass: Pass) -> dict[str, tuple[float, ...
 
 
 def _row(spec: AnalysisSpec, model_pass: Pass, linear: Linear, activations: CapturedActivations) -> tuple[float, ...]:
-    weight = read_weight(model_pass.skeleton, linear, model_pass.device)
+    skeleton = model_pass.skeleton
+    weight = read_linear(skeleton.store, skeleton.tree, linear).to(model_pass.device)
     fitted = [scheme.fit(linear.in_features, linear.out_features)[0] for scheme in spec.schemes]
     found = {scheme: _loss_increase(spec.measure, scheme, weight, activations) for scheme in set(fitted)}
     return tuple(found[scheme] for scheme in fitted)

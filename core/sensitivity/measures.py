@@ -37,13 +37,13 @@ def fisher(activations: CapturedActivations, error: Tensor) -> float:
     """Return the predicted loss increase of rounding to nearest, in nats per token."""
     output_error = activations.inputs @ error.to(activations.inputs.dtype).T
     projection = (output_error.float() * activations.gradients.float()).sum(-1)
-    return 0.5 * float(projection.square().mean())
+    return 0.5 * float(projection.square().sum()) / activations.tokens
 
 
 def first_order(activations: CapturedActivations, error: Tensor) -> float:
     """Return the sum of the absolute first-order terms, in nats per token."""
     gradient = activations.gradients.T @ activations.inputs
-    return float((gradient.float() * error).abs().sum()) / len(activations.inputs)
+    return float((gradient.float() * error).abs().sum()) / activations.tokens
 
 
 def output(activations: CapturedActivations, weight: Tensor, error: Tensor) -> float:

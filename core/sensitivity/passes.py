@@ -9,18 +9,29 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from core.control import ShouldStop
 from core.errors import Cancelled, CorruptFile
-from core.model.block_runner import BlockCall, capture, first_inputs, logits, only_rows, products_in
+from core.model.block_runner import (
+    BlockCall,
+    BlockChain,
+    OutputKey,
+    block_input,
+    capture,
+    embedding_rows,
+    fill_outside,
+    first_inputs,
+    logits,
+    products_in,
+)
 from core.model.skeleton import Skeleton
 from core.quant.activations import Activations
+from core.quant.products import Product, ProductObserver
 from core.sensitivity.states import HiddenStates
 
 _CHUNK = 128
@@ -32,13 +43,15 @@ class CapturedActivations:
     """The inputs of a linear layer and the gradients of its outputs.
 
     Attributes:
-        inputs: [tokens, in].
-        gradients: Gradients of the summed loss with respect to the outputs, [tokens, out]; empty without a backward
+        inputs: [rows, in]: one row for each token of the text, or for each token that an expert got.
+        gradients: Gradients of the summed loss with respect to the outputs, [rows, out]; empty without a backward
             pass.
+        tokens: Number of tokens of the text.
     """
 
     inputs: Tensor
     gradients: Tensor
+    tokens: int
 
 
 @dataclass(frozen=True)
@@ -46,33 +59,72 @@ class Pass:
     """A block-by-block pass of a text through a model.
 
     Attributes:
+        chain: The blocks of the model.
         tokens: int64 [samples, tokens].
         states: Inputs of each block by its number, then the outputs of the last block; filled by `forward`. Inputs and
             gradients of layers are stored in the same dtype.
-        calls: The call of each block, with its other arguments.
+        carried: Other outputs of blocks that later blocks need.
+        calls: The call of each block, with its other arguments; empty if they vary with the text.
         device, dtype: Device and dtype of matrix products.
         batch: Number of samples per batch.
+        folder: Folder for files of activations.
         step: Called after each block of each pass.
     """
 
-    skeleton: Skeleton
+    chain: BlockChain
     tokens: Tensor
     states: HiddenStates
     calls: list[BlockCall]
     device: torch.device
     dtype: torch.dtype
     batch: int
+    folder: Path
     should_stop: ShouldStop
     step: Callable[[], None]
+    carried: dict[OutputKey, Activations] = field(default_factory=dict)
+
+    @property
+    def skeleton(self) -> Skeleton:
+        """The model."""
+        return self.chain.skeleton
 
     def slices(self) -> Iterator[slice]:
         """Return the slices of the samples, one per batch."""
         return (slice(start, start + self.batch) for start in range(0, len(self.tokens), self.batch))
 
+    def hidden(self, block: int, part: slice) -> Tensor:
+        """Return the hidden states that enter a block, as the blocks take them."""
+        return self.chain.rows_back(self.states.read(block, part, self.device))
+
+    def needed(self, block: int, part: slice) -> dict[OutputKey, Tensor]:
+        """Return the outputs of earlier blocks that a block needs."""
+        return {key: self.carried[key].read_exact(part, self.device) for key in self.chain.needs[block]}
+
+    def outputs(
+        self, block: int, part: slice, module: nn.Module, hidden: Tensor, needed: Mapping[OutputKey, Tensor]
+    ) -> list[Tensor]:
+        """Run a block, and return all tensors that it hands on."""
+        call = None if self.chain.varies else self.calls[block]
+        if call is None:
+            hidden, call = block_input(self.chain, block, self.tokens[part], hidden, needed)
+        with products_in(self.dtype, self.device):
+            return call.outputs(module, hidden)
+
+    def keep(self, block: int, part: slice, outputs: list[Tensor]) -> None:
+        """Store the outputs of a block: its hidden states, and what later blocks need."""
+        self.states.write(block + 1, part, self.chain.rows_first(outputs[0]))
+        for key in self.chain.kept[block]:
+            value = self.chain.rows_first(outputs[0]) if key.leaf == 0 else outputs[key.leaf]
+            if key not in self.carried:
+                shape = (len(self.tokens), *value.shape[1:])
+                dtype = self.states.dtype if value.dtype.is_floating_point else value.dtype
+                self.carried[key] = Activations(shape, dtype, self.folder / f"outputs-{key.block}-{key.leaf}.cache")
+            self.carried[key].write(part, value)
+
 
 @contextlib.contextmanager
 def open_pass(
-    skeleton: Skeleton,
+    chain: BlockChain,
     tokens: Tensor,
     folder: Path,
     device: torch.device,
@@ -90,16 +142,17 @@ def open_pass(
         batch: Number of samples per batch.
         step: Called after each block of each pass.
     """
-    skeleton.fill("", torch.float32, device, skip=(skeleton.stack, *skeleton.ends()))
+    skeleton = chain.skeleton
+    fill_outside(skeleton, torch.float32, device)
     kept = torch.float32 if dtype == torch.float32 else torch.bfloat16  # fp16 has too little range for gradients
-    with contextlib.ExitStack() as open_files:
-        with only_rows(skeleton, tokens, torch.float32, device):
-            calls = capture(skeleton, tokens[:1], device)
-            width = first_inputs(skeleton, tokens[:1], device).shape[-1]
-            states = open_files.enter_context(HiddenStates((len(tokens), tokens.shape[1], width), kept, folder))
-            model_pass = Pass(skeleton, tokens, states, calls, device, dtype, batch, should_stop, step)
-            for part in model_pass.slices():
-                states.write(0, part, first_inputs(skeleton, tokens[part], device))
+    with contextlib.ExitStack() as opened:
+        opened.enter_context(embedding_rows(skeleton, torch.float32, device))
+        calls = [] if chain.varies else capture(chain, tokens[:1], device)
+        one = chain.rows_first(first_inputs(skeleton, tokens[:1], device))
+        states = opened.enter_context(HiddenStates((len(tokens), *one.shape[1:]), kept, folder))
+        model_pass = Pass(chain, tokens, states, calls, device, dtype, batch, folder, should_stop, step)
+        for part in model_pass.slices():
+            states.write(0, part, chain.rows_first(first_inputs(skeleton, tokens[part], device)))
         yield model_pass
 
 
@@ -112,18 +165,17 @@ def forward(model_pass: Pass, visit: Callable[[Mapping[str, CapturedActivations]
     """
     for block in range(model_pass.skeleton.tree.blocks):
         with _loaded_block(model_pass, block) as module, torch.no_grad():
-            gathered: dict[str, list[CapturedActivations]] = {}
+            gathered: dict[str, list[tuple[Tensor, Tensor]]] = {}
             for part in model_pass.slices():
-                with _captured_linears(model_pass, block) as captured, products_in(model_pass.dtype, model_pass.device):
-                    after = model_pass.calls[block](module, model_pass.states.read(block, part, model_pass.device))
-                model_pass.states.write(block + 1, part, after)
+                _check_stop(model_pass)
+                hidden, needed = model_pass.hidden(block, part), model_pass.needed(block, part)
+                with _observed(model_pass, block) as products:
+                    outputs = model_pass.outputs(block, part, module, hidden, needed)
+                model_pass.keep(block, part, outputs)
                 if visit is not None:
-                    for name, (inputs, outputs) in captured.items():
-                        gathered.setdefault(name, []).append(
-                            CapturedActivations(_captured_rows(model_pass, inputs), outputs.new_empty(0))
-                        )
+                    _gather(model_pass, block, products, [], gathered)
             if visit is not None:
-                visit(_concatenated(gathered))
+                visit(_concatenated(model_pass, gathered))
         model_pass.step()
 
 
@@ -137,32 +189,82 @@ def backward(
             which are -1 after the last token. The loss is the sum of their negative log-likelihoods; labels of -1 are
             ignored.
     """
-    gradient = _gradient_at_head(model_pass, labels)
+    gradients = _gradients_at_head(model_pass, labels)
     for block in range(model_pass.skeleton.tree.blocks - 1, -1, -1):
-        gathered: dict[str, list[CapturedActivations]] = {}
+        gathered: dict[str, list[tuple[Tensor, Tensor]]] = {}
         with _loaded_block(model_pass, block) as module:
             for part in model_pass.slices():
-                hidden = model_pass.states.read(block, part, model_pass.device).requires_grad_(True)
-                with _captured_linears(model_pass, block) as captured, torch.enable_grad():
-                    with products_in(model_pass.dtype, model_pass.device):
-                        after = model_pass.calls[block](module, hidden)
-                    outputs = [output for _, output in captured.values()]
-                    # copied, because autograd may return this tensor itself as the gradient of a layer's output
-                    output_gradient = gradient.read(part, model_pass.device).clone()
-                    found = torch.autograd.grad(after, [hidden, *outputs], output_gradient)
-                gradient.write(part, found[0])
-                for (name, (inputs, _)), at_output in zip(captured.items(), found[1:], strict=True):
-                    gathered.setdefault(name, []).append(
-                        CapturedActivations(_captured_rows(model_pass, inputs), _captured_rows(model_pass, at_output))
-                    )
-        yield block, _concatenated(gathered)
+                _check_stop(model_pass)
+                _block_backward(model_pass, block, part, module, gradients, gathered)
+        yield block, _concatenated(model_pass, gathered)
         model_pass.step()
 
 
-def _gradient_at_head(model_pass: Pass, labels: Callable[[Tensor, Tensor], Tensor]) -> Activations:
-    """Return the gradient of the loss with respect to the outputs of the last block."""
-    skeleton, last = model_pass.skeleton, model_pass.skeleton.tree.blocks
-    gradient = Activations(model_pass.states.shape, torch.float32)
+@dataclass(frozen=True)
+class _Gradients:
+    """Gradients of the loss with respect to the outputs of blocks.
+
+    Attributes:
+        hidden: of the hidden states that leave the present block.
+        carried: of the other floating-point outputs that later blocks need.
+    """
+
+    hidden: Activations
+    carried: dict[OutputKey, Activations]
+
+    def add(self, model_pass: Pass, part: slice, found: Mapping[OutputKey, Tensor | None]) -> None:
+        """Add gradients with respect to carried outputs."""
+        for key, value in found.items():
+            if value is None:
+                continue
+            if key not in self.carried:
+                self.carried[key] = Activations(model_pass.carried[key].data.shape, torch.float32)
+                self.carried[key].data.zero_()
+            self.carried[key].data[part] += value.to(self.carried[key].data)
+
+
+def _block_backward(
+    model_pass: Pass,
+    block: int,
+    part: slice,
+    module: nn.Module,
+    gradients: _Gradients,
+    gathered: dict[str, list[tuple[Tensor, Tensor]]],
+) -> None:
+    """Replace the gradient at the output of a block by the one at its input, and gather what its layers compute."""
+    chain, device = model_pass.chain, model_pass.device
+    hidden = model_pass.hidden(block, part).requires_grad_(True)
+    needed = {
+        key: value.requires_grad_(value.dtype.is_floating_point)
+        for key, value in model_pass.needed(block, part).items()
+    }
+    with torch.enable_grad(), _observed(model_pass, block) as products:
+        outputs = model_pass.outputs(block, part, module, hidden, needed)
+    # copied, because autograd may return this tensor itself as the gradient of a layer's output
+    at_output = {0: chain.rows_back(gradients.hidden.read(part, device).clone())}
+    for key in chain.kept[block]:
+        if key in gradients.carried:
+            further = gradients.carried[key].read(part, device)
+            known = at_output.get(key.leaf)
+            at_output[key.leaf] = further if known is None else known + chain.rows_back(further)
+    differentiable = [key for key, value in needed.items() if value.requires_grad]
+    found = torch.autograd.grad(
+        [outputs[leaf] for leaf in at_output],
+        [hidden, *(needed[key] for key in differentiable), *(product.output for product in products)],
+        list(at_output.values()),
+        allow_unused=True,
+    )
+    assert found[0] is not None
+    gradients.hidden.write(part, chain.rows_first(found[0]))
+    split = 1 + len(differentiable)
+    gradients.add(model_pass, part, dict(zip(differentiable, found[1:split], strict=True)))
+    _gather(model_pass, block, products, list(found[split:]), gathered)
+
+
+def _gradients_at_head(model_pass: Pass, labels: Callable[[Tensor, Tensor], Tensor]) -> _Gradients:
+    """Return the gradients of the loss with respect to the outputs of the last block, and of others the head needs."""
+    skeleton, chain, last = model_pass.skeleton, model_pass.chain, model_pass.skeleton.tree.blocks
+    gradients = _Gradients(Activations(model_pass.states.shape, torch.float32), {})
     path = skeleton.head()
     skeleton.fill(path, model_pass.dtype, model_pass.device)
     try:
@@ -170,64 +272,96 @@ def _gradient_at_head(model_pass: Pass, labels: Callable[[Tensor, Tensor], Tenso
             _check_stop(model_pass)
             following = torch.full_like(model_pass.tokens[row], -1)
             following[:-1] = model_pass.tokens[row, 1:]
-            state = model_pass.states.read(last, slice(row, row + 1), model_pass.device)
+            index = slice(row, row + 1)
+            state = model_pass.hidden(last, index).requires_grad_(True)
+            needed = {
+                key: value.requires_grad_(value.dtype.is_floating_point)
+                for key, value in model_pass.needed(last, index).items()
+            }
+            inputs = [state, *(value for value in needed.values() if value.requires_grad)]
+            sums = [torch.zeros_like(value) for value in inputs]
             for start in range(0, len(following), _CHUNK):
                 part = slice(start, start + _CHUNK)
-                hidden = state[:, part].clone().requires_grad_(True)
+                some = {key: value[:, part] for key, value in needed.items()}
                 with torch.enable_grad(), products_in(model_pass.dtype, model_pass.device):
-                    scores = _require_finite(logits(skeleton, hidden)[0].float())
+                    ids = model_pass.tokens[index, part]
+                    scores = _require_finite(logits(chain, chain.some_tokens(state, part), ids, some)[0].float())
                     targets = labels(scores.detach(), following[part].to(model_pass.device))
                     loss = nn.functional.cross_entropy(scores, targets, ignore_index=-1, reduction="sum")
-                (found,) = torch.autograd.grad(loss, hidden)
-                gradient.data[row, part] = found[0].to(gradient.data)
+                for total, found in zip(sums, torch.autograd.grad(loss, inputs, allow_unused=True), strict=True):
+                    if found is not None:
+                        total += found
+            gradients.hidden.write(index, chain.rows_first(sums[0]))
+            keys = [key for key, value in needed.items() if value.requires_grad]
+            gradients.add(model_pass, index, dict(zip(keys, sums[1:], strict=True)))
     finally:
         skeleton.unload(path)
-    return gradient
+    return gradients
 
 
 @contextlib.contextmanager
 def _loaded_block(model_pass: Pass, block: int) -> Iterator[nn.Module]:
     """Load one block: the weights of its linear layers in the dtype of matrix products, the others in float32."""
     _check_stop(model_pass)
-    path = f"{model_pass.skeleton.stack}.{block}"
-    names = [model_pass.skeleton.module_name(linear.name) for linear in model_pass.skeleton.tree.of_block(block)]
-    module = model_pass.skeleton.fill(path, torch.float32, model_pass.device, skip=tuple(names))
-    for name in names:
-        model_pass.skeleton.fill(name, model_pass.dtype, model_pass.device)
+    skeleton = model_pass.skeleton
+    path = f"{skeleton.stack}.{block}"
+    module = skeleton.fill(path, torch.float32, model_pass.device)
+    for name in _parameters(model_pass, block):
+        parameter = skeleton.model.get_parameter(name)
+        parameter.data = parameter.data.to(model_pass.dtype).contiguous()
     try:
         yield module
     finally:
-        model_pass.skeleton.unload(path)
+        skeleton.unload(path)
+
+
+def _parameters(model_pass: Pass, block: int) -> dict[str, int]:
+    """Return the parameters of a block that hold linear layers, with their numbers of experts."""
+    found: dict[str, int] = {}
+    for linear in model_pass.skeleton.tree.of_block(block):
+        for place in model_pass.skeleton.slices(linear):
+            found[place.parameter] = max(found.get(place.parameter, 1), 1 + (place.expert or 0))
+    return found
 
 
 @contextlib.contextmanager
-def _captured_linears(model_pass: Pass, block: int) -> Iterator[dict[str, tuple[Tensor, Tensor]]]:
-    """Capture the inputs and outputs of the linear layers of a block, by their names in the checkpoint."""
-    _check_stop(model_pass)
-    captured: dict[str, tuple[Tensor, Tensor]] = {}
-
-    def make_hook(name: str) -> Callable[[nn.Module, tuple[Any, ...], Tensor], None]:
-        def hook(_module: nn.Module, args: tuple[Any, ...], output: Tensor) -> None:
-            captured[name] = args[0].detach(), output
-
-        return hook
-
-    handles = [
-        model_pass.skeleton.model.get_submodule(model_pass.skeleton.module_name(linear.name)).register_forward_hook(
-            make_hook(linear.name)
-        )
-        for linear in model_pass.skeleton.tree.of_block(block)
-    ]
-    try:
-        yield captured
-    finally:
-        for handle in handles:
-            handle.remove()
+def _observed(model_pass: Pass, block: int) -> Iterator[list[Product]]:
+    """Collect the products with the linear layers of a block."""
+    model, found = model_pass.skeleton.model, list[Product]()
+    parameters = {model.get_parameter(name): experts for name, experts in _parameters(model_pass, block).items()}
+    with ProductObserver(parameters, found.append):
+        yield found
 
 
-def _captured_rows(model_pass: Pass, value: Tensor) -> Tensor:
-    """Reshape [..., features] to [tokens, features] in the dtype of the states, and check that it is finite."""
-    return _require_finite(value.reshape(-1, value.shape[-1]).to(model_pass.states.dtype))
+def _gather(
+    model_pass: Pass,
+    block: int,
+    products: list[Product],
+    gradients: list[Tensor | None],
+    gathered: dict[str, list[tuple[Tensor, Tensor]]],
+) -> None:
+    """Append the inputs of each linear layer of a block, and the gradients of its outputs, to `gathered`.
+
+    Args:
+        gradients: of the outputs of the products; empty without a backward pass.
+    """
+    model = model_pass.skeleton.model
+    dtype = model_pass.states.dtype
+    by_parameter: dict[int, list[Product]] = {}
+    for number, product in enumerate(products):
+        if gradients:
+            value = gradients[number]
+            output = torch.zeros_like(product.output) if value is None else value
+        else:
+            output = product.output.detach()
+        by_parameter.setdefault(id(product.parameter), []).append(replace(product, output=output))
+    for linear in model_pass.skeleton.tree.of_block(block):
+        for place in model_pass.skeleton.slices(linear)[:1]:
+            for product in by_parameter.get(id(model.get_parameter(place.parameter)), ()):
+                inputs, outputs = product.of_expert(place.expert or 0)
+                inputs = _require_finite(inputs.detach().to(dtype))
+                outputs = outputs[:, place.rows].to(dtype) if gradients else outputs.new_empty(0)
+                gathered.setdefault(linear.name, []).append((inputs, _require_finite(outputs)))
 
 
 def _require_finite(value: Tensor) -> Tensor:
@@ -236,11 +370,12 @@ def _require_finite(value: Tensor) -> Tensor:
     return value
 
 
-def _concatenated(gathered: Mapping[str, list[CapturedActivations]]) -> dict[str, CapturedActivations]:
+def _concatenated(
+    model_pass: Pass, gathered: Mapping[str, list[tuple[Tensor, Tensor]]]
+) -> dict[str, CapturedActivations]:
+    count = model_pass.tokens.numel()
     return {
-        name: CapturedActivations(
-            torch.cat([part.inputs for part in parts]), torch.cat([part.gradients for part in parts])
-        )
+        name: CapturedActivations(torch.cat([x for x, _ in parts]), torch.cat([y for _, y in parts]), count)
         for name, parts in gathered.items()
     }
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -22,9 +22,18 @@ from core.formats.dense_store import DenseStore
 from core.formats.opened import open_checkpoint
 from core.inference.devices import DtypeProbe
 from core.inference.loader import load_model, load_runner
-from core.model.block_runner import capture, first_inputs, logits, only_rows
+from core.model.block_runner import (
+    OutputKey,
+    block_input,
+    capture,
+    embedding_rows,
+    fill_outside,
+    find_chain,
+    first_inputs,
+    logits,
+)
 from core.model.headers import TensorInfo
-from core.model.skeleton import build_skeleton
+from core.model.skeleton import Skeleton, build_skeleton
 from core.model.tree import build_tree, read_tensors
 from core.model.weights import TensorStore
 from core.quant import prepare
@@ -167,7 +176,7 @@ def _logits(model: Any, tokens: Tensor) -> Tensor:
 
 def _measure_chain(row: Row, source: Path, model: Any) -> None:
     """Compare the output of every block of the chain, and the logits, with the whole model's."""
-    tokens, cpu = rows(source), torch.device("cpu")
+    tokens = rows(source)
     config = json.loads((source / "config.json").read_text(encoding="utf-8"))
     skeleton = build_skeleton(build_tree(config, read_tensors(source, config)), TensorStore(source))
     states: dict[int, Tensor] = {}
@@ -184,21 +193,36 @@ def _measure_chain(row: Row, source: Path, model: Any) -> None:
     expected = _logits(model, tokens)
     for hook in hooks:
         hook.remove()
-    skeleton.fill("", torch.float32, cpu, skip=(skeleton.stack, *skeleton.ends()))
-    with only_rows(skeleton, tokens, torch.float32, cpu):
-        calls = capture(skeleton, tokens[:1], cpu)
-        hidden = first_inputs(skeleton, tokens, cpu)
-    worst = 0.0
-    for block, call in enumerate(calls):
-        path = f"{skeleton.stack}.{block}"
-        with torch.no_grad():
-            hidden = call(skeleton.fill(path, torch.float32, cpu), hidden)
-        skeleton.unload(path)
-        worst = max(worst, difference(hidden, states[block]))
-    skeleton.fill(skeleton.head(), torch.float32, cpu)
-    row.chain = max(worst, difference(logits(skeleton, hidden), expected))
+    row.chain = max(_block_differences(skeleton, tokens, states, expected))
     if not row.chain <= CHAIN:
         row.problems.append(f"the chain of blocks differs from the model by {row.chain:.2g}")
+
+
+def _block_differences(
+    skeleton: Skeleton, tokens: Tensor, states: dict[int, Tensor], expected: Tensor
+) -> Iterator[float]:
+    """Yield the differences of the outputs of the blocks, run one by one, and of the logits."""
+    cpu = torch.device("cpu")
+    chain = find_chain(skeleton, tokens[:2], cpu)
+    fill_outside(skeleton, torch.float32, cpu)
+    kept: dict[OutputKey, Tensor] = {}
+    with embedding_rows(skeleton, torch.float32, cpu):
+        calls = [] if chain.varies else capture(chain, tokens[:1], cpu)
+        hidden = first_inputs(skeleton, tokens, cpu)
+        for block in range(skeleton.tree.blocks):
+            path = f"{skeleton.stack}.{block}"
+            call = calls[block] if calls else None
+            if call is None:
+                needed = {key: kept[key] for key in chain.needs[block]}
+                hidden, call = block_input(chain, block, tokens, hidden, needed)
+            with torch.no_grad():
+                leaves = call.outputs(skeleton.fill(path, torch.float32, cpu), hidden)
+            skeleton.unload(path)
+            kept |= {OutputKey(block, number): leaf for number, leaf in enumerate(leaves)}
+            hidden = leaves[0]
+            yield difference(hidden, states[block])
+        skeleton.fill(skeleton.head(), torch.float32, cpu)
+        yield difference(logits(chain, hidden, tokens, {key: kept[key] for key in chain.needs[-1]}), expected)
 
 
 def _quantize(source: Path, output: Path) -> None:

@@ -14,7 +14,6 @@ from torch.nn import functional
 from core.formats.gguf.blocks import BlockLinear, grid_steps
 from core.formats.quantized import QuantizedLinear
 from core.inference.backends.backend import LayerFacts, MissingRequirement
-from core.model.linear import TunedLinear
 
 if TYPE_CHECKING:
     from core.formats.stored import StoredLayer
@@ -63,9 +62,22 @@ class PortableBackend:
         return PackedLinear(layer, bias, dtype).to(device.id)
 
 
-def dense_linear(weight: Tensor, bias: Tensor | None) -> TunedLinear:
+class DenseLinear(nn.Module):
+    """A linear layer y = x W^T + b with an unquantized weight W [out, in]."""
+
+    def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(weight, requires_grad=False)
+        self.bias = None if bias is None else nn.Parameter(bias, requires_grad=False)
+        self.in_features, self.out_features = weight.shape[1], weight.shape[0]
+
+    def forward(self, x: Tensor) -> Tensor:
+        return functional.linear(x, self.weight, self.bias)
+
+
+def dense_linear(weight: Tensor, bias: Tensor | None) -> DenseLinear:
     """Return a linear layer with a float weight [out, in] and a bias [out] or None, cast like the weight."""
-    return TunedLinear(weight, None if bias is None else bias.to(weight.device, weight.dtype))
+    return DenseLinear(weight, None if bias is None else bias.to(weight.device, weight.dtype))
 
 
 class PackedLinear(nn.Module):

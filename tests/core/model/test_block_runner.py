@@ -12,7 +12,16 @@ import transformers
 from transformers import AutoModelForCausalLM
 
 from core.files import read_json
-from core.model.block_runner import capture, first_inputs, logits, only_rows
+from core.model.block_runner import (
+    OutputKey,
+    block_input,
+    capture,
+    embedding_rows,
+    fill_outside,
+    find_chain,
+    first_inputs,
+    logits,
+)
 from core.model.headers import read_folder
 from core.model.skeleton import build_skeleton
 from core.model.tree import build_tree
@@ -87,20 +96,29 @@ def blocks_equal_model(folder: Path, tokens: torch.Tensor, states: Sequence[Any]
     assert tree.refusal == ""
     skeleton = build_skeleton(tree, TensorStore(folder))
     cpu = torch.device("cpu")
-    skeleton.fill("", torch.float32, cpu, skip=(skeleton.stack, *skeleton.ends()))
-    with only_rows(skeleton, tokens, torch.float32, cpu):
-        calls = capture(skeleton, tokens[:1], cpu)
+    chain = find_chain(skeleton, tokens[:2], cpu)
+    fill_outside(skeleton, torch.float32, cpu)
+    kept: dict[OutputKey, torch.Tensor] = {}
+    with embedding_rows(skeleton, torch.float32, cpu):
+        calls = [] if chain.varies else capture(chain, tokens[:1], cpu)
         hidden = first_inputs(skeleton, tokens, cpu)
-    for block, call in enumerate(calls):
-        if states:
-            assert torch.allclose(hidden, states[block], atol=1e-4), f"input of block {block}"
-        path = f"{skeleton.stack}.{block}"
-        with torch.no_grad():
-            hidden = call(skeleton.fill(path, torch.float32, cpu), hidden)
-        skeleton.unload(path)
-        assert all(parameter.is_meta for parameter in skeleton.blocks[block].parameters())
-    skeleton.fill(skeleton.head(), torch.float32, cpu)
-    return torch.allclose(logits(skeleton, hidden), expected, atol=1e-4)
+        for block in range(tree.blocks):
+            call = calls[block] if calls else None
+            if call is None:
+                needed = {key: kept[key] for key in chain.needs[block]}
+                hidden, call = block_input(chain, block, tokens, hidden, needed)
+            if states:
+                assert torch.allclose(hidden, states[block], atol=1e-4), f"input of block {block}"
+            path = f"{skeleton.stack}.{block}"
+            with torch.no_grad():
+                leaves = call.outputs(skeleton.fill(path, torch.float32, cpu), hidden)
+            kept |= {OutputKey(block, number): leaf for number, leaf in enumerate(leaves)}
+            hidden = leaves[0]
+            skeleton.unload(path)
+            assert all(parameter.is_meta for parameter in skeleton.blocks[block].parameters())
+        skeleton.fill(skeleton.head(), torch.float32, cpu)
+        found = logits(chain, hidden, tokens, {key: kept[key] for key in chain.needs[-1]})
+    return torch.allclose(found, expected, atol=1e-4)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -121,6 +139,7 @@ def test_running_block_by_block_gives_the_states_and_logits_of_the_model(tmp_pat
         "openai-gpt",
         "xglm",
         "gpt_neox", "nemotron_h",
+        "gemma3n_text", "gemma4_text", "zamba2", "zaya", "glm_moe_dsa", "inkling2_text",
     ],
 )  # fmt: skip
 def test_every_form_of_block_return_value_and_batched_argument_is_handled(tmp_path: Path, name: str) -> None:

@@ -8,10 +8,11 @@ import pytest
 import torch
 
 from core.errors import Cancelled
-from core.model.linear import TunedLinear
+from core.model.slices import ParameterSlice
 from core.quant import signround
 from core.quant.grid import new_grid
-from core.quant.signround import BatchSampler, TunedLayer, Tuning, TuningResult, tune_block
+from core.quant.parameter_grid import ParameterGrid, RowPlaces
+from core.quant.signround import BatchSampler, Tuning, TuningResult, tune_block
 from core.schemes import LayerScheme
 
 SAMPLES, TOKENS, WIDTH = 12, 16, 64
@@ -27,24 +28,24 @@ class Bench:
         mix = torch.randn(WIDTH, WIDTH, generator=generator) + 3.0
         self.inputs = torch.randn(SAMPLES, TOKENS, WIDTH, generator=generator) @ mix * 0.1
         self.targets = self.inputs @ self.weight.t()
-        self.module = TunedLinear(self.weight.clone(), None)
+        self.parameter = torch.nn.Parameter(self.weight.clone(), requires_grad=False)
         step = 1 / max(1, iterations) if rate is None else rate
         grid = new_grid(self.weight, LayerScheme(bits, 32, sym), iterations=iterations, rate=step)
-        self.layer = TunedLayer(grid, self.module, step)
+        places = RowPlaces(self.weight.shape, [ParameterSlice("weight", None, slice(None), slice(None), False)])
+        self.layer = ParameterGrid(grid, self.parameter, places, [], step, True)
         self.losses: list[tuple[int, float]] = []
 
     def tune(self, tuning: Tuning, stop_at: int = -1, odd: tuple[int, float] = (-1, 1.0)) -> TuningResult:
         """Tune the layer; `odd` is a step (from 1) and what its output is multiplied by."""
 
-        def forward(x: torch.Tensor) -> torch.Tensor:
-            out: torch.Tensor = self.module(x)
+        def forward(index: torch.Tensor) -> torch.Tensor:
+            out = self.inputs[index] @ self.parameter.t()
             at = out.requires_grad and len(self.losses) + 1 == odd[0]
             return out * odd[1] if at else out
 
         return tune_block(
             [self.layer],
             forward,
-            lambda index: self.inputs[index],
             lambda index: self.targets[index],
             SAMPLES,
             tuning,
@@ -54,7 +55,7 @@ class Bench:
 
     def error(self) -> float:
         with torch.no_grad():
-            return (self.module(self.inputs) - self.targets).square().mean().item()
+            return (self.inputs @ self.parameter.t() - self.targets).square().mean().item()
 
 
 @pytest.mark.parametrize("sym", [True, False])
@@ -79,7 +80,7 @@ def test_the_weight_that_is_left_is_the_best_one() -> None:
     outcome = bench.tune(Tuning(40, SAMPLES, 1, 0))
     fixed = torch.arange(8) * SAMPLES // 8
     with torch.no_grad():
-        loss = (bench.module(bench.inputs[fixed]) - bench.targets[fixed]).square().mean().item()
+        loss = (bench.inputs[fixed] @ bench.parameter.t() - bench.targets[fixed]).square().mean().item()
     assert loss == pytest.approx(outcome.loss_after)
 
 
@@ -152,8 +153,8 @@ def test_a_stop_is_heard_between_two_steps() -> None:
 def test_gradients_are_not_kept() -> None:
     bench = Bench()
     bench.tune(Tuning(3, 4, 1, 0))
-    assert bench.module.weight.grad is None
-    assert not bench.module.weight.requires_grad
+    assert bench.parameter.grad is None
+    assert not bench.parameter.requires_grad
 
 
 def test_samples_come_once_a_round_and_a_short_tail_is_dropped() -> None:

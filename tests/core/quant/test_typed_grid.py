@@ -9,10 +9,11 @@ from hypothesis import strategies as st
 
 from core.block_types import TYPES
 from core.formats.gguf.blocks import BlockLinear, decode
-from core.model.linear import TunedLinear
+from core.model.slices import ParameterSlice
 from core.quant import grid as grids
 from core.quant.grid import Grid
-from core.quant.signround import TunedLayer, Tuning, tune_block
+from core.quant.parameter_grid import ParameterGrid, RowPlaces
+from core.quant.signround import Tuning, tune_block
 from core.schemes import LayerScheme
 
 PATHS = pytest.mark.parametrize("compiled", [True, False], ids=["compiled", "portable"])
@@ -155,12 +156,12 @@ def test_tuning_beats_plain_rounding(name: str) -> None:
     mix = torch.randn(256, 256, generator=generator) + 1.0
     inputs = torch.randn(12, 16, 256, generator=generator) @ mix * 0.1
     targets = inputs @ weight.t()
-    module = TunedLinear(weight.clone(), None)
+    parameter = torch.nn.Parameter(weight.clone(), requires_grad=False)
+    places = RowPlaces(weight.shape, [ParameterSlice("weight", None, slice(None), slice(None), False)])
     grid = grids.new_grid(weight, LayerScheme.of_type(name), iterations=40, rate=1 / 40)
     outcome = tune_block(
-        [TunedLayer(grid, module, 1 / 40)],
-        module,
-        lambda index: inputs[index],
+        [ParameterGrid(grid, parameter, places, [], 1 / 40, True)],
+        lambda index: inputs[index] @ parameter.t(),
         lambda index: targets[index],
         12,
         Tuning(40, 4, 1, 0),
@@ -168,4 +169,4 @@ def test_tuning_beats_plain_rounding(name: str) -> None:
         lambda: False,
     )
     assert outcome.loss_after < 0.95 * outcome.loss_before
-    assert torch.equal(grids.freeze(grid, "layer").dequantize(), module.weight)
+    assert torch.equal(grids.freeze(grid, "layer").dequantize(), parameter)

@@ -10,7 +10,9 @@ from core.sensitivity.passes import CapturedActivations
 
 GENERATOR = torch.Generator().manual_seed(1)
 WEIGHT = torch.randn(32, 64, generator=GENERATOR)
-ACTIVATIONS = CapturedActivations(torch.randn(50, 64, generator=GENERATOR), torch.randn(50, 32, generator=GENERATOR))
+ACTIVATIONS = CapturedActivations(
+    torch.randn(50, 64, generator=GENERATOR), torch.randn(50, 32, generator=GENERATOR), 50
+)
 
 
 def test_the_weight_error_decreases_with_the_bits() -> None:
@@ -37,7 +39,7 @@ def test_output_is_the_relative_output_error_for_independent_inputs() -> None:
     inputs = torch.randn(20_000, 64, generator=GENERATOR)
     error = measures.error_of(WEIGHT, LayerScheme(2, 32))
     exact = float((inputs @ error.T).square().sum() / (inputs @ WEIGHT.T).square().sum())
-    assert abs(measures.output(CapturedActivations(inputs, inputs[:0]), WEIGHT, error) / exact - 1) < 0.05
+    assert abs(measures.output(CapturedActivations(inputs, inputs[:0], len(inputs)), WEIGHT, error) / exact - 1) < 0.05
 
 
 def test_all_measures_are_zero_without_an_error() -> None:
@@ -48,5 +50,5 @@ def test_all_measures_are_zero_without_an_error() -> None:
 
 
 def test_output_of_zero_inputs_is_zero() -> None:
-    silent = CapturedActivations(torch.zeros(5, 64), torch.zeros(5, 32))
+    silent = CapturedActivations(torch.zeros(5, 64), torch.zeros(5, 32), 5)
     assert measures.output(silent, WEIGHT, measures.error_of(WEIGHT, LayerScheme(2, 32))) == 0

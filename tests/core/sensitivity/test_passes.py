@@ -13,6 +13,7 @@ from transformers import AutoModelForCausalLM
 
 from core.errors import Cancelled
 from core.files import read_json
+from core.model.block_runner import find_chain
 from core.model.headers import read_folder
 from core.model.skeleton import build_skeleton
 from core.model.tree import build_tree
@@ -33,7 +34,7 @@ def make_pass(folder: Path, scratch: Path, *, stop_after: int = 1000) -> Iterato
     tree = build_tree(read_json(folder / "config.json"), read_folder(folder))
     steps: list[int] = []
     with open_pass(
-        build_skeleton(tree, TensorStore(folder, tree.tensors)),
+        find_chain(build_skeleton(tree, TensorStore(folder, tree.tensors)), TOKENS[:2], torch.device("cpu")),
         TOKENS,
         scratch,
         torch.device("cpu"),
@@ -64,7 +65,7 @@ def whole_model(folder: Path) -> dict[str, CapturedActivations]:
     scores = model(inputs_embeds=model.get_input_embeddings()(TOKENS).requires_grad_(True)).logits
     torch.nn.functional.cross_entropy(scores[:, :-1].flatten(0, 1), TOKENS[:, 1:].flatten(), reduction="sum").backward()
     return {
-        name: CapturedActivations(inputs.flatten(0, 1), output.grad.flatten(0, 1))  # type: ignore[union-attr]
+        name: CapturedActivations(inputs.flatten(0, 1), output.grad.flatten(0, 1), TOKENS.numel())  # type: ignore[union-attr]
         for name, (inputs, output) in captured.items()
     }
 

@@ -1,0 +1,94 @@
+"""The hidden states of the original and of the quantized model for a set of samples, and the inputs of their blocks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from core.model.block_runner import BlockCall, BlockChain, OutputKey, block_input
+from core.quant.activations import Activations
+
+Side = Literal["original", "quantized"]
+
+
+@dataclass
+class ModelActivations:
+    """The activations of one model.
+
+    Attributes:
+        hidden: output of the last processed block, [samples, ...].
+        carried: other outputs of blocks that later blocks need.
+    """
+
+    hidden: Activations
+    carried: dict[OutputKey, Activations] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class SampleActivations:
+    """Activations of the original and of the quantized model for samples of one length.
+
+    Attributes:
+        tokens: int64 [samples, tokens].
+        original, quantized: after the last processed block.
+        calls: arguments of each block for sequences of this length; empty if they vary with the text.
+        batch: samples per forward pass.
+        file: returns the file for the activations of a side, or None for memory.
+    """
+
+    tokens: Tensor
+    original: ModelActivations
+    quantized: ModelActivations
+    calls: list[BlockCall]
+    batch: int
+    file: Callable[[str], Path | None]
+
+    def slices(self) -> Iterator[slice]:
+        """Return the slices of samples that make up the batches."""
+        count = len(self.tokens)
+        return (slice(start, min(count, start + self.batch)) for start in range(0, count, self.batch))
+
+    def side(self, side: Side) -> ModelActivations:
+        """Return the activations of one model."""
+        return self.original if side == "original" else self.quantized
+
+    def inputs(
+        self, chain: BlockChain, block: int, index: Tensor | slice, side: Side, device: torch.device
+    ) -> tuple[Tensor, BlockCall]:
+        """Return the hidden states that enter a block, as the block takes them, and its other arguments."""
+        found = self.side(side)
+        hidden = chain.rows_back(found.hidden.read(index, device))
+        if not chain.varies:
+            return hidden, self.calls[block]
+        return block_input(chain, block, self.tokens[index], hidden, self.carried(chain, block, index, side, device))
+
+    def carried(
+        self, chain: BlockChain, block: int, index: Tensor | slice, side: Side, device: torch.device
+    ) -> dict[OutputKey, Tensor]:
+        """Return the outputs of earlier blocks that a block needs; `block` is the number of blocks for the head."""
+        found = self.side(side).carried
+        return {key: found[key].read_exact(index, device) for key in chain.needs[block]}
+
+    def write(self, chain: BlockChain, block: int, index: slice, side: Side, outputs: list[Tensor]) -> None:
+        """Store the outputs of a block: its hidden states, and what later blocks need."""
+        found = self.side(side)
+        found.hidden.write(index, chain.rows_first(outputs[0]))
+        for key in chain.kept[block]:
+            value = chain.rows_first(outputs[0]) if key.leaf == 0 else outputs[key.leaf]
+            if key not in found.carried:
+                shape = (len(self.tokens), *value.shape[1:])
+                dtype = found.hidden.data.dtype if value.dtype.is_floating_point else value.dtype
+                file = self.file(f"{side}-{key.block}-{key.leaf}")
+                found.carried[key] = Activations(shape, dtype, file)
+            found.carried[key].write(index, value)
+
+    def release(self, chain: BlockChain, block: int, side: Side) -> None:
+        """Free the outputs that no block after `block` needs."""
+        carried = self.side(side).carried
+        for key in [key for key in carried if chain.last_use(key) <= block]:
+            del carried[key]
