@@ -279,7 +279,7 @@ def test_a_block_whose_loss_is_not_finite_is_told(
     def quantize(job: Any, block: int, plans: Any, activation_sets: Any) -> Any:
         blocks.append(block)
         if block == 1:
-            activation_sets[0].original.data[:] = value
+            activation_sets[0].original.hidden.data[:] = value
         return honest(job, block, plans, activation_sets)
 
     monkeypatch.setattr(pipeline, "quantize_block", quantize)
