@@ -49,6 +49,8 @@ _TRANSPOSED: Final = frozenset({
 """Model types that store the experts as [in, out], where the shapes are the same in both orders."""
 _INTERLEAVED: Final = frozenset({"gpt_oss"})
 """Model types whose rows of gate and up alternate; `w13_weight` of Inkling alternates as well."""
+_MAX_EXPERTS: Final = 1 << 12
+"""Limit on the experts of one tensor. The largest mixtures have 512 per block; a header could declare billions."""
 _PER_TOKEN: Final = ("num_experts_per_tok", "num_experts_per_token", "moe_topk", "moe_top_k", "moe_k", "top_k_experts")
 _ORDER: Final = {_GATE: 0, "input_linear": 0, _UP: 1, _DOWN: 2, "output_linear": 2}
 
@@ -179,7 +181,7 @@ def _fused(info: TensorInfo) -> tuple[str, tuple[str, ...]] | None:
         if parent == "mlp" and path.endswith(".experts.mlp") and last in _DBRX:
             return path.removesuffix(".mlp"), (_DBRX[last],)
         return None
-    if len(info.shape) != 3 or min(info.shape) == 0:
+    if len(info.shape) != 3 or min(info.shape) == 0 or info.shape[0] > _MAX_EXPERTS:
         return None
     if last in _GRANITE:
         return (path, (last,)) if parent == "experts" else (f"{path}.experts", _GRANITE[last])
@@ -198,7 +200,7 @@ def _split(
     transposed = layout.transposed
     if len(info.shape) == 2:
         transposed = projections == (_DOWN,)
-        if not layout.experts or info.shape[0] % layout.experts:
+        if not 0 < layout.experts <= _MAX_EXPERTS or info.shape[0] % layout.experts:
             return
         shape = (layout.experts, info.shape[0] // layout.experts, info.shape[1])
     else:

@@ -15,7 +15,7 @@ from transformers import AutoModelForCausalLM
 from transformers.conversion_mapping import get_model_conversion_mapping
 from transformers.pytorch_utils import Conv1D
 
-from core.model.fused_experts import layout_of
+from core.model.fused_experts import expert_linears, layout_of
 from core.model.headers import TensorInfo, read_folder
 from core.model.tree import ModelTree, build_tree
 from core.model.weights import TensorStore, read_bias, read_linear
@@ -200,3 +200,10 @@ def test_shapes_that_contradict_each_other_are_refused() -> None:
         info_of("model.layers.0.mlp.experts.down_proj", 4, 64, 128),
     ]
     assert "contradict" in layout_of("qwen3_moe", {"hidden_size": 64}, tensors)[1]
+
+
+@pytest.mark.parametrize("shape", [(1 << 30, 2, 1), (0, 64, 64), (4, 0, 64)])
+def test_a_tensor_with_an_impossible_number_of_experts_has_no_layers(shape: tuple[int, ...]) -> None:
+    info = info_of("model.layers.0.mlp.experts.gate_up_proj", *shape)
+    layout, _ = layout_of("qwen3_moe", {"hidden_size": 64}, [info])
+    assert expert_linears([info], "model.layers.0.", layout, {}) == {}
