@@ -113,7 +113,7 @@ class DequantizedStore(TensorStore):
         """Return the stored values minus their zero points, float32 [n, columns]."""
         data = self._raw.rows(weight.values.name, rows)
         if weight.encoding == "float8":
-            return data.view(decode.FLOAT8[weight.values.dtype]).to(torch.float32)
+            return decode.float8(data, weight.values.dtype)
         if weight.encoding == "float4":
             return decode.fp4(data)
         if weight.encoding == "int8":
