@@ -22,7 +22,7 @@ from transformers.pytorch_utils import Conv1D
 
 from core.errors import UnsupportedModel, translated
 from core.model.folder import check_architecture, read_config
-from core.model.headers import short
+from core.model.headers import TensorInfo, short
 from core.model.joined_experts import join_experts
 from core.model.refusals import text_config
 from core.model.separate_experts import ExpertJoin
@@ -109,12 +109,12 @@ class Skeleton:
         target = self.parameter_name(linear)
         source = self.sources[target]
         if source.converter is None:
-            return [whole(target, linear, len(self.store.info(tensor).shape))]
+            return [whole(target, linear, len(self.shapes[target]))]
         if isinstance(source.converter, ExpertJoin):
             return [joined(target, source.converter.parts[tensor], source.converter.height)]
         try:
             if target not in self._numbered:
-                shapes = {name: self.store.info(name).shape for name in source.names}
+                shapes = {name: self._info(name).shape for name in source.names}
                 transposed = linear.transposed if part is None else part.transposed
                 self._numbered.clear()
                 self._numbered[target] = RowNumbers(source, shapes, transposed, self.model)
@@ -126,6 +126,9 @@ class Skeleton:
                 f"transformers changes the order of the weights of {linear.name}: {error}.",
                 "Leave this layer in 16 bits.",
             ) from error
+
+    def _info(self, name: str) -> TensorInfo:
+        return self.tree.tensors[name] if name in self.tree.tensors else self.store.info(name)
 
     def _owns(self, name: str) -> bool:
         try:
@@ -140,7 +143,8 @@ class Skeleton:
         Returns None if there is none, or if transformers makes the parameter of several tensors.
         """
         source = self._source_of(name)
-        return source.names[0] if source is not None and source.converter is None else None
+        known = source is not None and source.converter is None and source.names[0] in self.store
+        return source.names[0] if source is not None and known else None
 
     def shared_name(self, name: str) -> str:
         """Return the parameter whose tensor fills the parameter `name`: another one if several share a tensor."""
@@ -309,6 +313,11 @@ class Skeleton:
             return None
         shape = self.shapes[self.shared_name(name)]
         for key in source.names:
+            if key not in self.store:
+                raise UnsupportedModel(
+                    f"The checkpoint has no tensor {key}, which {name} of this architecture needs.",
+                    "The checkpoint may be incomplete, or made for another version of transformers.",
+                )
             info = self.store.info(key)
             if not info.numel and wanted.numel():
                 raise UnsupportedModel(
@@ -356,9 +365,11 @@ def build_skeleton(tree: ModelTree, store: TensorStore) -> Skeleton:
     model = _from_config(config, "eager" if capped else "sdpa")
     model.eval().requires_grad_(False)
     tree, store = join_experts(model, tree, store)
-    found, _ = find_sources(model, store.table)
+    # packed layers are in the tree, and not in the store
+    table = {**tree.tensors, **store.table}
+    found, _ = find_sources(model, table)
     try:
-        sources, shapes = by_parameter(found, model, {name: info.shape for name, info in store.table.items()})
+        sources, shapes = by_parameter(found, model, {name: info.shape for name, info in table.items()})
     except ValueError as error:
         raise UnsupportedModel(f"{error}.", "The config and the weights belong to different models.") from error
     return Skeleton(model, _stack_of(model, tree, sources), tree, store, sources, shapes)
