@@ -8,12 +8,14 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, Final
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Final
 
 from core.bitsmap import BitsMap, Rule
 from core.conversion import regrid
 from core.conversion.survey import ConversionOption, Verdict
 from core.errors import BadInput, BitwrightError, UnsupportedModel
+from core.formats.dense_store import DenseStore
 from core.formats.gguf.mixes import tuned_as
 from core.formats.gguf.types import linear_type, other_type
 from core.formats.grids import plan_layers
@@ -21,10 +23,15 @@ from core.formats.names import AWQ, FORMATS, GPTQ, PLAIN, is_gguf, mix_of
 from core.formats.plain import CODES, DIGITS, PlainCheckpoint, plan_plain
 from core.formats.registry import plan
 from core.formats.stored import Checkpoint, FormatPlan
+from core.model.fused_experts import EXPERT
 from core.model.headers import TensorInfo
 from core.model.plans import LayerPlan
 from core.model.tree import ModelTree, build_tree
+from core.model.weights import TensorStore
 from core.schemes import UNTOUCHED, LayerScheme
+
+if TYPE_CHECKING:
+    from core.model.skeleton import Skeleton
 
 _LEFT: Final = LayerScheme(bits=UNTOUCHED)
 _FLOATS: Final = ("BF16", "F16", "F32")
@@ -40,12 +47,14 @@ class Conversion:
         cost: the reason why weights change; "" if the conversion is exact.
         dense: quantized linear layers of the source that become 32-bit floats, which represent them exactly.
         notes: remarks for the user.
+        joined: store with the experts in the tensors that transformers loads; None if the source's store is used.
     """
 
     plan: FormatPlan
     cost: str = ""
     dense: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    joined: TensorStore | None = None
 
     @property
     def exact(self) -> bool:
@@ -88,6 +97,28 @@ class Subject:
     @property
     def schemes(self) -> Mapping[str, LayerScheme]:
         return self.checkpoint.schemes
+
+    @cached_property
+    def skeleton(self) -> Skeleton | None:
+        """The model of transformers for a mixture of experts, whose names differ from those of the tensors; else None.
+
+        Raises:
+            UnsupportedModel: transformers does not implement the model.
+        """
+        if not any(EXPERT.search(linear.kind) for linear in self.tree.linears):
+            return None
+        # imported here, since transformers is not needed for other models
+        from core.model.skeleton import build_skeleton
+
+        return build_skeleton(self.tree, DenseStore(self.checkpoint))
+
+    @property
+    def module_name(self) -> Callable[[str], str]:
+        """Function from the name of a linear layer to the name of its module in the transformers model."""
+        if self.skeleton is not None:
+            return self.skeleton.module_name
+        settings = getattr(self.checkpoint, "settings", None)
+        return str if settings is None else settings.module_names(list(self.schemes))
 
 
 @dataclass
@@ -185,8 +216,7 @@ def _plan(subject: Subject, format_name: str) -> Conversion:
     plans = [
         LayerPlan(linear, found.schemes.get(linear.name, _LEFT), "as in the source", "") for linear in tree.linears
     ]
-    settings = getattr(subject.checkpoint, "settings", None)
-    module_name: Callable[[str], str] = settings.module_names(list(subject.schemes)) if settings is not None else str
+    module_name = str if is_gguf(format_name) else subject.module_name
     made = plan(
         format_name, tree, plans, dict(subject.config), module_name, subject.checkpoint.folder, subject.label,
         act_order=bool(subject.act_order) and not is_gguf(format_name), embedding_type=_embedding_type(subject),
@@ -210,8 +240,14 @@ def _possible(subject: Subject, name: str) -> ConversionOption:
 
 
 def _to_plain(subject: Subject, name: str) -> Conversion:
-    plans = [LayerPlan(linear, subject.schemes.get(linear.name, _LEFT), "as in the source", "") for linear in
-             subject.tree.linears]  # fmt: skip
+    tree, joined = subject.tree, None
+    if subject.skeleton is not None:
+        from core.conversion.joined_experts import join_experts
+
+        tree, joined = join_experts(subject.skeleton.model, tree, DenseStore(subject.checkpoint))
+    # experts in a tensor of another name or with other experts are written with the rest of the model
+    schemes = {linear.name: subject.schemes.get(linear.name, _LEFT) for linear in tree.linears if linear.part is None}
+    plans = [LayerPlan(linear, schemes.get(linear.name, _LEFT), "as in the source", "") for linear in tree.linears]
     code = CODES[name]
     costs: list[str] = []
     digits = max((_digits(scheme) for scheme in set(subject.schemes.values())), default=0)
@@ -223,7 +259,7 @@ def _to_plain(subject: Subject, name: str) -> Conversion:
             costs.append(f"Tensors in {other} have {DIGITS[other]} significant bits, but {code} has {DIGITS[code]}.")
         elif (other, code) == ("BF16", "F16"):
             costs.append("Very small and very large BF16 values are outside the range of F16.")
-    return Conversion(plan_plain(name, subject.tree, plans, subject.config), " ".join(costs[:2]))
+    return Conversion(plan_plain(name, tree, plans, subject.config), " ".join(costs[:2]), joined=joined)
 
 
 def _digits(scheme: LayerScheme) -> int:

@@ -39,12 +39,12 @@ from core.formats.names import is_gguf
 from core.formats.opened import open_source
 from core.formats.plain import PlainLinear
 from core.formats.side_files import carry_over, foreign_links
-from core.formats.stored import Checkpoint, FormatWriter, StoredLayer, digest, layer_labels
+from core.formats.stored import FormatWriter, StoredLayer, digest, layer_labels
 from core.hub.source import ModelSource
 from core.model.folder import only_gguf
 from core.model.parts import parts_of
 from core.model.tree import Linear
-from core.model.weights import TensorStore
+from core.model.weights import TensorStore, read_linear
 from core.report.model_card import CARD, conversion_card
 from core.report.verdict import VERSION
 from core.staging import UNFINISHED
@@ -188,7 +188,7 @@ def _write(subject: Subject, conversion: Conversion, folder: Path, work: _Work) 
         writer.begin(subject.checkpoint.folder)
         for name in plan.layers:
             work.check()
-            before = read_layer(subject.checkpoint, linears[name])
+            before = read_layer(subject, linears[name])
             after = _stored(conversion, before)
             found = _difference(before, after, conversion)
             _judge(name, found, conversion)
@@ -206,12 +206,11 @@ def _write(subject: Subject, conversion: Conversion, folder: Path, work: _Work) 
             writer.abort()
 
 
-def read_layer(checkpoint: Checkpoint, linear: Linear) -> StoredLayer:
+def read_layer(subject: Subject, linear: Linear) -> StoredLayer:
     """Read a linear layer of a source: quantized, or as floating-point numbers if it is not quantized there."""
-    if linear.name in checkpoint.schemes:
-        return checkpoint.layer(linear.name)
-    weight = checkpoint.store.get(f"{linear.name}.weight")
-    return PlainLinear(linear.name, weight.T.contiguous() if linear.transposed else weight)
+    if linear.name in subject.schemes:
+        return subject.checkpoint.layer(linear.name)
+    return PlainLinear(linear.name, read_linear(subject.checkpoint.store, subject.tree, linear))
 
 
 def _stored(conversion: Conversion, before: StoredLayer) -> StoredLayer:
@@ -337,4 +336,6 @@ def _files(folder: Path) -> dict[str, int]:
 
 
 def _store(subject: Subject, conversion: Conversion) -> TensorStore:
+    if conversion.joined is not None:
+        return conversion.joined
     return DenseStore(subject.checkpoint, conversion.dense) if conversion.dense else subject.checkpoint.store

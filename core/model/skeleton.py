@@ -23,7 +23,6 @@ from transformers.pytorch_utils import Conv1D
 from core.errors import UnsupportedModel, translated
 from core.model.folder import check_architecture, read_config
 from core.model.headers import TensorInfo, short
-from core.model.joined_experts import join_experts
 from core.model.refusals import text_config
 from core.model.separate_experts import ExpertJoin
 from core.model.slices import ParameterSlice, RowNumbers, joined, whole
@@ -45,8 +44,8 @@ class Skeleton:
     Attributes:
         model: the `...ForCausalLM` module.
         stack: module path of the list of decoder blocks, such as `model.layers`.
-        tree: layer tree of the tensors in `store`.
-        store: tensors of the checkpoint, with the experts in tensors that transformers loads.
+        tree: layer tree of the checkpoint.
+        store: tensors of the checkpoint.
         sources: parameter or buffer of the model -> the tensors that fill it.
         shapes: the same names -> shape that the tensors give.
     """
@@ -103,7 +102,6 @@ class Skeleton:
         Raises:
             UnsupportedModel: the model has no parameter for it, or stores it in another order of inputs or outputs.
         """
-        linear = self._linears.get(linear.name, linear)
         part = linear.part
         tensor = f"{linear.name}.weight" if part is None else part.tensor
         target = self.parameter_name(linear)
@@ -364,7 +362,6 @@ def build_skeleton(tree: ModelTree, store: TensorStore) -> Skeleton:
         config.rescale_every = 0
     model = _from_config(config, "eager" if capped else "sdpa")
     model.eval().requires_grad_(False)
-    tree, store = join_experts(model, tree, store)
     # packed layers are in the tree, and not in the store
     table = {**tree.tensors, **store.table}
     found, _ = find_sources(model, table)
