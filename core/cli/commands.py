@@ -51,7 +51,8 @@ Model = Annotated[
     str,
     typer.Argument(
         metavar="MODEL",
-        help="Model: Hugging Face Hub id, local folder, .gguf file, or demo (the bundled model).",
+        help="Model: Hugging Face Hub id (owner/name, or owner/name:TYPE for a GGUF file), local folder, "
+        ".gguf file, or demo (the bundled model).",
         show_default=False,
     ),
 ]
@@ -395,7 +396,8 @@ def convert(
         str,
         typer.Argument(
             metavar="SRC",
-            help="Model to convert: Hugging Face Hub id, local folder, .gguf file, or demo (the bundled model).",
+            help="Model to convert: Hugging Face Hub id (owner/name, or owner/name:TYPE for a GGUF file), local "
+            "folder, .gguf file, or demo (the bundled model).",
             show_default=False,
         ),
     ],

@@ -32,6 +32,8 @@ _QUANTIZED_TAGS: Final = {
     "auto-round", "autoround", "aqlm", "quip", "fp8", "nvfp4", "mxfp4", "1-bit", "2-bit", "3-bit", "4-bit", "5-bit",
     "6-bit", "8-bit",
 }  # fmt: skip
+_PUBLISHED_TAGS: Final = {"fp8", "mxfp4"}
+"""Tags of formats in which original models are published."""
 _QUANTIZED_NAME: Final = re.compile(
     r"(?:^|[-_./])(?:gguf|gptq|awq|exl[23]|mlx|bnb|hqq|aqlm|quip|fp8|nvfp4|mxfp4|int[248]|"
     r"[1-8](?:\.\d+)?-?(?:bits?|bpw)|"
@@ -80,10 +82,17 @@ def search(
 
 
 def is_quantized(model: FoundModel) -> bool:
-    """Return whether the tags or the name of a model indicate quantized weights."""
+    """Return whether the tags or the name of a model indicate quantized weights.
+
+    Models that their author published in FP8 or MXFP4 only, such as DeepSeek V3 and gpt-oss, do not count: they are not
+    derived from another model.
+    """
     tags = {tag.lower() for tag in model.tags}
     derived = any(tag.startswith("base_model:quantized:") for tag in tags)
-    return derived or bool(tags & _QUANTIZED_TAGS) or bool(_QUANTIZED_NAME.search(model.id))
+    found = tags & _QUANTIZED_TAGS
+    if found & _PUBLISHED_TAGS and not any(tag.startswith("base_model:") for tag in tags):
+        found -= _PUBLISHED_TAGS | {"8-bit"}
+    return derived or bool(found) or bool(_QUANTIZED_NAME.search(model.id))
 
 
 def _ask(text: str, sort: str, limit: int) -> list[Any]:

@@ -32,5 +32,5 @@ def names_a_model(text: str) -> bool:
 
 
 def page_of(name: str) -> str:
-    """Return the address of a model's page on the Hub."""
-    return HUB + QUrl.toPercentEncoding(name, b"/").toStdString()
+    """Return the address of a model's page on the Hub; a GGUF type after a colon is not part of it."""
+    return HUB + QUrl.toPercentEncoding(name.partition(":")[0], b"/").toStdString()

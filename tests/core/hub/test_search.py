@@ -111,6 +111,20 @@ def test_an_original_is_not_taken_for_a_quantized_model(name: str) -> None:
     assert not is_quantized(model(name, ("transformers", "base_model:finetune:b/x")))
 
 
+@pytest.mark.parametrize(
+    ("tags", "expected"),
+    [
+        (("8-bit", "mxfp4"), False),
+        (("fp8",), False),
+        (("fp8", "base_model:finetune:b/x"), True),
+        (("8-bit",), True),
+        (("fp8", "compressed-tensors"), True),
+    ],
+)
+def test_a_model_that_was_published_in_fp8_or_mxfp4_is_an_original(tags: tuple[str, ...], expected: bool) -> None:
+    assert is_quantized(model("a/x", tags)) is expected
+
+
 def model(name: str, tags: tuple[str, ...]) -> FoundModel:
     return FoundModel(name, "a", 0, 0, False, "", None, "", tags, False)
 

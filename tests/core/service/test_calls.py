@@ -13,6 +13,7 @@ from core.calibration.preview import Preview
 from core.codec import decode, encode
 from core.errors import BadInput, Cancelled, UnsupportedModel
 from core.events import Done, Event, Failed, Log, Progress, Stage
+from core.formats.dequantized.source import read_source
 from core.inference import devices as machine
 from core.inference.machine import Device
 from core.jobs import store
@@ -36,6 +37,7 @@ from core.service.messages import (
     result_type,
 )
 from core.spec import JobSpec
+from tests.core.formats.dequantized.stored import save_quantized_model
 from tests.core.formats.gguf import gguf_files
 from tests.core.hub.local_hub import Hub, closed_port, point_at, serve
 from tests.core.tiny_model import CONFIG, save_model
@@ -89,6 +91,28 @@ def test_open_a_model_that_cannot_be_quantized(model: Path, tmp_path: Path) -> N
     folder = save_model(tmp_path / "experts")
     (folder / "config.json").write_text(json.dumps({**CONFIG, "num_local_experts": 8}))
     assert ask(OpenModel(str(folder))).tensors
+
+
+def test_open_a_quantized_source_with_the_tensors_of_its_original(hub: Hub, tmp_path: Path) -> None:
+    folder = save_quantized_model(tmp_path / "fp8", "fp8")
+    here = ask(OpenModel(str(folder)))
+    hub.files.update({path.name: path.read_bytes() for path in folder.iterdir()})
+    there = ask(OpenModel("some/model"))
+    source = read_source(folder)
+    for values in (here, there):
+        assert {info.name: info for info in values.tensors} == source.table
+        assert values.note.startswith(source.note)
+        assert "quantization_config" not in values.config
+        assert values.refusal == ""
+
+
+def test_open_a_model_whose_format_cannot_be_read(tmp_path: Path) -> None:
+    folder = save_quantized_model(tmp_path / "fp8", "fp8")
+    config = json.loads((folder / "config.json").read_text())
+    config["quantization_config"] = {"quant_method": "hqq"}
+    (folder / "config.json").write_text(json.dumps(config))
+    values = ask(OpenModel(str(folder)))
+    assert "quantized with 'hqq'" in values.refusal
 
 
 def test_unknown_architecture_is_an_error_before_headers_are_read(hub: Hub) -> None:

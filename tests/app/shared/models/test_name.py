@@ -46,4 +46,5 @@ def test_names_are_told_from_words_to_search_for(text: str, expected: bool) -> N
 
 
 def test_a_strange_name_cannot_leave_the_hub() -> None:
+    assert page_of("a/b:Q8_0") == "https://huggingface.co/a/b"
     assert page_of("a/b?x=<y>#z") == "https://huggingface.co/a/b%3Fx%3D%3Cy%3E%23z"
