@@ -17,7 +17,7 @@ from core.errors import BadInput
 from core.formats.names import is_gguf
 from core.model.fused import FusedModules, group_positions
 from core.model.fused_experts import EXPERT
-from core.model.plans import LayerPlan, grouped
+from core.model.plans import LayerPlan, Plans, grouped
 from core.model.tree import ModelTree, resolve_schemes
 from core.schemes import UNTOUCHED, LayerScheme
 
@@ -49,6 +49,9 @@ _PACKINGS = {
     "auto_awq": "awq",
 }
 _VLLM_PACKINGS = ("auto_round:auto_gptq", "auto_round:auto_awq", "gptq", "gptq_v2", "awq")
+_FUSED_IN_AUTO_ROUND = ("dbrx", "jetmoe", "llama4", "llama4_text")
+_FUSED_IN_VLLM = ("dbrx", "gpt_oss", "granitemoe", "granitemoehybrid", "granitemoeshared", "jetmoe")
+"""Model types whose experts an engine loads from tensors with all experts, or under other names."""
 _ONE_LESS = ("gptq", "auto_round:auto_gptq")
 """Packings that store zero points minus 1."""
 
@@ -106,7 +109,7 @@ def check(engine: str, tree: ModelTree, plans: Sequence[LayerPlan], format_name:
         if case.scheme.quantized:
             used[case.scheme] += count
     packing = _packing(format_name, used)
-    issues = _whole(engine, packing)
+    issues = _whole(engine, packing) or _of_experts(engine, packing, tree, plans)
     verdicts = [_verdict(engine, packing, case.scheme, case.in_features, case.out_features) for case in plans.cases]
     found: dict[int, _Verdict] = {}
     if any(verdicts):
@@ -200,6 +203,40 @@ def _whole(engine: str, packing: str) -> list[EngineIssue]:
     """Return the problems that do not depend on the layers."""
     problem = _of_gguf(engine) if packing == "gguf" else _of_packing(engine, packing)
     return [EngineIssue("", problem.severity, problem.reason, None)] if problem else []
+
+
+def _of_experts(engine: str, packing: str, tree: ModelTree, plans: Plans) -> list[EngineIssue]:
+    """Return the problem of an engine with all quantized experts of a model.
+
+    AutoRound's reader joins the outputs of gate and up, and the class of gpt-oss in transformers expects them to
+    alternate (GptOssExperts._apply_gate). It replaces the modules for experts of classes with
+    `use_experts_implementation` only (modeling/fused_moe/moe_experts_interface.py).
+
+    vLLM loads the experts of some classes under the names of their original checkpoints only (`ckpt_gate_proj_name` and
+    `load_weights` in vllm/model_executor/models/), which differ from those that AutoRound writes.
+    """
+    if packing == "gguf":
+        return []
+    first = next(
+        (
+            linear
+            for linear, kind in zip(tree.nameable, plans.kinds, strict=False)
+            if plans.cases[kind].scheme.quantized and EXPERT.search(linear.kind)
+        ),
+        None,
+    )
+    if first is None:
+        return []
+    reason = ""
+    if engine == "transformers-auto-round" and tree.model_type == "gpt_oss":
+        reason = "auto-round computes wrong results for quantized experts of gpt-oss"
+    elif engine == "transformers-auto-round" and tree.model_type in _FUSED_IN_AUTO_ROUND:
+        reason = f"auto-round does not load quantized experts of {tree.model_type}"
+    elif engine.startswith("vllm") and (
+        tree.model_type in _FUSED_IN_VLLM or (first.part is not None and first.part.expert is None)
+    ):
+        reason = f"vLLM loads the experts of {tree.model_type} under other names only"
+    return [EngineIssue("", "cannot", reason, None)] if reason else []
 
 
 def _of_gguf(engine: str) -> _Verdict | None:

@@ -1,7 +1,7 @@
 """Checks whether a format can store the layers of a plan, and remarks on the size, before anything is computed.
 
-Used by the window and by runs. Depends on schemes and shapes only; `core.formats.registry.plan` also checks the
-architecture and the tokenizer for GGUF. Does not import torch.
+Used by the window and by runs. Depends on schemes, shapes and the model type only; `core.formats.registry.plan` also
+checks the tokenizer for GGUF. Does not import torch.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from core.block_types import TYPES
 from core.formats.gguf.types import linear_type
 from core.formats.limits import limits
 from core.formats.names import is_gguf, mix_of
+from core.model.architectures.table import gguf_refusal
 from core.model.plans import LayerPlan, Plans, grouped
 from core.model.tree import ModelTree
 
@@ -19,10 +20,13 @@ from core.model.tree import ModelTree
 def problems(tree: ModelTree, plans: Iterable[LayerPlan], format_name: str) -> list[str]:
     """Return the reasons why the format cannot store the plans, one sentence each; [] if it can.
 
-    Each reason names one layer and the number of further layers.
+    Each reason names one layer and the number of further layers, or the architecture.
     """
     if not is_gguf(format_name):
         return [limit.sentence() for limit in limits(format_name, tree, plans)]
+    refusal = gguf_refusal(tree.model_type)
+    if refusal:
+        return [refusal]
     plans = grouped(tree, plans)
     found: dict[str, set[int]] = {}
     for number, case in enumerate(plans.cases):

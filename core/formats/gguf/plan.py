@@ -22,7 +22,7 @@ from core.formats.gguf.carry import carry
 from core.formats.gguf.export import Export, export
 from core.formats.gguf.reader import GgufCheckpoint
 from core.formats.gguf.rounding import round_to
-from core.formats.gguf.tensor_map import MappedTensor
+from core.formats.gguf.tensor_map import MappedTensor, written_architecture
 from core.formats.gguf.types import FLOATS, linear_type, other_type
 from core.formats.holding import notes, problems
 from core.formats.names import mix_of
@@ -207,6 +207,7 @@ def plan_gguf(
         BadInput: no block type represents a layer.
         UnsupportedModel: an architecture or a tokenizer that is not written.
     """
+    written_architecture(tree.config)
     for problem in problems(tree, plans, name):
         raise BadInput(problem, "Make it symmetric, give it fewer bits, or choose another format.")
     quantized = {item.linear.name: item for item in plans if item.scheme.quantized}

@@ -21,7 +21,15 @@ from core.formats.gguf.rope import rope_entries
 from core.model import refusals
 from core.model.architectures.config import activation, complete, gguf_query_scalar, sliding_layers
 from core.model.architectures.rope import interleaved_rows
-from core.model.architectures.table import SOFTCAPS, WRITTEN_TO_GGUF, Architecture, GgufRules, heads_key, shift_of
+from core.model.architectures.table import (
+    SOFTCAPS,
+    WRITTEN_TO_GGUF,
+    Architecture,
+    GgufRules,
+    gguf_refusal,
+    heads_key,
+    shift_of,
+)
 from core.model.tree import ModelTree
 
 _HINT: Final = "Choose another format, such as auto_round."
@@ -117,11 +125,9 @@ def written_architecture(config: Mapping[str, Any]) -> Architecture:
         UnsupportedModel: no GGUF files are written for it.
     """
     model_type = str(refusals.text_config(config).get("model_type"))
-    if model_type not in WRITTEN_TO_GGUF:
-        *most, last = (entry.label for entry in WRITTEN_TO_GGUF.values())
-        raise UnsupportedModel(
-            f"GGUF files are written for {', '.join(most)} and {last}, and this model is {model_type[:40]!r}.", _HINT
-        )
+    refusal = gguf_refusal(model_type)
+    if refusal:
+        raise UnsupportedModel(refusal, _HINT)
     return WRITTEN_TO_GGUF[model_type]
 
 

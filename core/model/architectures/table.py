@@ -386,3 +386,11 @@ NATIVE: Final[Mapping[str, Architecture]] = MappingProxyType(
     {entry.model_type: entry for entry in _ENTRIES if entry.native}
 )
 """The architectures that the native program computes, by model type."""
+
+
+def gguf_refusal(model_type: str) -> str:
+    """Return the reason why no GGUF files are written for a model type, in one sentence; "" if they are."""
+    if model_type in WRITTEN_TO_GGUF:
+        return ""
+    *most, last = (entry.label for entry in WRITTEN_TO_GGUF.values())
+    return f"GGUF files are written for {', '.join(most)} and {last}, and this model is {model_type[:40]!r}."

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -320,3 +322,22 @@ def test_vllm_has_one_scheme_for_all_experts_of_a_block() -> None:
     assert marks("vllm-cuda", repaired, tree=tree) == []
     assert {plan.scheme.bits for plan in resolve_schemes(tree, repaired) if ".1.mlp.experts" in plan.linear.name} == {8}
     assert marks("transformers-auto-round", chosen, tree=tree) == []
+
+
+@pytest.mark.parametrize(
+    ("engine", "model_type", "reason"),
+    [
+        ("transformers-auto-round", "gpt_oss", "computes wrong results for quantized experts"),
+        ("transformers-auto-round", "llama4_text", "does not load quantized experts of llama4_text"),
+        ("vllm-cuda", "granitemoe", "under other names only"),
+    ],
+)
+def test_experts_that_an_engine_does_not_read_are_a_problem_of_the_whole_checkpoint(
+    engine: str, model_type: str, reason: str
+) -> None:
+    tree = replace(mixture(2, 4), model_type=model_type)
+    (found,) = (mark for mark in marks(engine, BitsMap(W4), tree=tree) if not mark.layer)
+    assert found.cannot
+    assert reason in found.reason
+    kept = marks(engine, BitsMap(W4, (Rule("*.experts.*", bits=16),)), tree=tree)
+    assert all(mark.layer for mark in kept)

@@ -9,7 +9,7 @@ from core.formats.grids import plan_layers
 from core.formats.holding import notes, problems
 from core.formats.names import FORMATS
 from core.schemes import LayerScheme
-from tests.core.paper_model import llama
+from tests.core.paper_model import llama, mixture
 
 TREE = llama(4)
 
@@ -56,3 +56,10 @@ def test_there_are_no_notes_for_equivalent_types() -> None:
     plans = plan_layers(TREE, BitsMap(LayerScheme(4, 32)), ("gguf",))
     assert notes(TREE, plans, "gguf") == []
     assert notes(TREE, plans, "auto_round") == []
+
+
+def test_the_architecture_of_a_mixture_is_named_for_gguf() -> None:
+    tree = mixture(2, 4)
+    for name in ("gguf", "gguf:q4_k_m"):
+        (found,) = problems(tree, plan_layers(tree, BitsMap(LayerScheme(4, 32)), (name,)), name)
+        assert "this model is 'qwen3_moe'" in found
