@@ -63,3 +63,8 @@ class DenseStore(TensorStore):
         columns = self.info(name).shape[1]
         for rows in by_rows(self._checkpoint.layer(self._layers[name]), max(1, _PIECE // columns)):
             yield rows.contiguous().view(torch.uint8).numpy().tobytes()
+
+
+def dense_store(checkpoint: Checkpoint) -> TensorStore:
+    """Return the tensors of a checkpoint, with float32 weights in place of quantized layers."""
+    return DenseStore(checkpoint) if checkpoint.schemes else checkpoint.store

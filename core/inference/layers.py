@@ -1,16 +1,21 @@
 """Loading of weights into a transformers model: plain tensors as floats, each quantized layer with its backend.
 
-At most one layer is in memory twice: as stored and in the representation of its backend.
+A quantized layer that is a whole `nn.Linear` takes its place. Layers that are parts of a parameter, such as experts,
+take the place of the parameter together (`core.inference.experts`). At most one layer is in memory twice: as stored and
+in the representation of its backend.
 """
 
 from __future__ import annotations
 
+import itertools
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from transformers.pytorch_utils import Conv1D
 
 from core.control import ShouldStop
 from core.errors import Cancelled, OutOfMemory, UnsupportedModel, no_memory
@@ -18,10 +23,14 @@ from core.events import Emit, Log, Progress
 from core.formats.stored import Checkpoint, StoredLayer
 from core.inference.backends.backend import LayerFacts
 from core.inference.backends.choose import BackendChoice, backend
+from core.inference.backends.portable import dense_linear
+from core.inference.experts import ExpertWeights, JoinedLinear
 from core.inference.memory import memory_errors
 from core.model.headers import short
 from core.model.skeleton import Skeleton
-from core.model.tree import ModelTree
+from core.model.slices import ParameterSlice, Rows
+from core.model.tree import Linear, ModelTree
+from core.model.weights import read_linear
 
 AGREEMENT = 0.05
 """Largest accepted relative RMS difference between a backend's product and the exact one. A kernel with 8-bit
@@ -39,7 +48,7 @@ def facts_of(checkpoint: Checkpoint, tree: ModelTree) -> list[LayerFacts]:
     act_order = frozenset(getattr(checkpoint, "act_order", ()))
     found = []
     for name, scheme in checkpoint.schemes.items():
-        outputs, inputs = shapes.get(name) or table[f"{name}.weight"].shape
+        outputs, inputs = shapes.get(name) or table[checkpoint.weight_name(name)].shape
         found.append(LayerFacts(name, outputs, inputs, scheme, name in act_order))
     return found
 
@@ -56,15 +65,17 @@ def check_shapes(skeleton: Skeleton, checkpoint: Checkpoint) -> None:
     """
     _check_heads(skeleton.model.config.get_text_config(decoder=True))
     table = checkpoint.dense_table()
-    packed = {skeleton.module_name(name): f"{name}.weight" for name in checkpoint.schemes}
+    packed = {checkpoint.weight_name(name) for name in checkpoint.schemes}
     for path, owner in skeleton.model.named_modules():
         for slot, parameter in owner.named_parameters(recurse=False):
-            quantized = packed.get(path) if slot == "weight" else None
-            key = quantized or skeleton.checkpoint_name(f"{path}.{slot}" if path else slot)
-            if key is not None and key in table:
-                # A quantized layer is [outputs, inputs] even if the model itself stores the transposed weight.
-                transposed = quantized and type(owner).__name__ == "Conv1D"
-                _check_shape(key, table[key].shape, tuple(parameter.shape)[:: -1 if transposed else 1])
+            name = f"{path}.{slot}" if path else slot
+            shape = skeleton.shapes.get(skeleton.shared_name(name))
+            if shape is None:
+                continue
+            key = skeleton.checkpoint_name(name) or name
+            # A quantized layer is [outputs, inputs] even if the model itself stores the transposed weight.
+            transposed = type(owner).__name__ == "Conv1D" and key in packed
+            _check_shape(key, shape, tuple(parameter.shape)[:: -1 if transposed else 1])
     for linear in skeleton.tree.nameable:
         bias = table.get(f"{linear.name}.bias")
         if bias is not None:
@@ -81,7 +92,8 @@ def _check_shape(name: str, found: tuple[int, ...], wanted: tuple[int, ...]) -> 
 
 def _check_heads(config: Any) -> None:
     """Refuse head counts that transformers accepts when it builds the model, but with which it cannot compute."""
-    heads, kv_heads = (getattr(config, key, None) for key in ("num_attention_heads", "num_key_value_heads"))
+    values = config.to_dict()  # the attributes of a config with different blocks (Gemma 4) cannot be read
+    heads, kv_heads = (values.get(key) for key in ("num_attention_heads", "num_key_value_heads"))
     if type(heads) is int and type(kv_heads) is int and (heads < 1 or kv_heads < 1 or heads % kv_heads):
         raise UnsupportedModel(
             f"config.json has {heads} attention heads, which is not a multiple of its {kv_heads} key-value heads.",
@@ -102,7 +114,7 @@ def needed_bytes(checkpoint: Checkpoint, choice: BackendChoice | None, dtype: to
         total += info.nbytes if dtype is None else info.numel * dtype.itemsize
     table = checkpoint.dense_table()
     for name, scheme in checkpoint.schemes.items():
-        outputs, inputs = table[f"{name}.weight"].shape
+        outputs, inputs = table[checkpoint.weight_name(name)].shape
         if choice is not None and dtype is not None and choice.candidates[name][0] == "dense":
             total += outputs * inputs * dtype.itemsize
         else:
@@ -118,12 +130,15 @@ def fill(
     device: torch.device,
     emit: Emit,
     should_stop: ShouldStop,
+    *,
+    packed_parts: bool = True,
 ) -> None:
     """Load all weights into a model on `meta`.
 
     Args:
         build: returns the module for a stored layer and its bias.
         dtype: dtype of the plain tensors.
+        packed_parts: use `build` also for layers that are parts of a parameter; otherwise these are unpacked.
 
     Raises:
         UnsupportedModel, CorruptFile, ModelNotFound: as in `check_shapes`, `Skeleton.fill` and `Checkpoint.layer`.
@@ -131,9 +146,11 @@ def fill(
         Cancelled: `should_stop` returned True.
     """
     check_shapes(skeleton, checkpoint)
-    names = list(checkpoint.schemes)
     embedding, head = skeleton.ends()
-    skip = [skeleton.module_name(name) for name in names]
+    places = find_places(skeleton, checkpoint)
+    if not packed_parts:
+        places.parameters.clear()
+    skip = [*places.modules.values(), *places.parameters]
     if skeleton.tree.tied:
         skip.append(f"{head}.weight")  # not the bias, which the embedding does not have
     blocks = skeleton.tree.blocks
@@ -142,22 +159,127 @@ def fill(
     depth = skeleton.stack.count(".") + 2
     for path in skip:
         of_block.setdefault(".".join(path.split(".", depth)[:depth]), []).append(path)
-    progress, steps = LoadProgress(emit), blocks + len(names)
+    steps = blocks + len(places.modules) + sum(len(pieces) for pieces in places.parameters.values())
+    progress, done = LoadProgress(emit), itertools.count()
+
+    def step() -> None:
+        _check_stop(should_stop)
+        progress(next(done), steps)
+
+    def module(name: str, bias: Tensor | None) -> nn.Module:
+        step()
+        return build(checkpoint.layer(name), bias)
+
     with memory_errors("Loading the model"):
         skeleton.fill("", dtype, device, skip=(skeleton.stack, *skip))
         for block in range(blocks):
-            _check_stop(should_stop)
-            progress(block, steps)
+            step()
             path = f"{skeleton.stack}.{block}"
             skeleton.fill(path, dtype, device, skip=tuple(of_block.get(path, ())))
-        for done, name in enumerate(names, blocks):
-            _check_stop(should_stop)
-            progress(done, steps)
+        for name, path in places.modules.items():
             bias = f"{name}.bias"
             value = skeleton.store.get(bias) if bias in skeleton.store else None
-            skeleton.model.set_submodule(skeleton.module_name(name), build(checkpoint.layer(name), value))
+            skeleton.model.set_submodule(path, module(name, value))
+        for parameter, pieces in places.parameters.items():
+            layers = [
+                module(piece.linear.name, None)
+                if piece.linear.name in checkpoint.schemes
+                else dense_linear(read_linear(skeleton.store, skeleton.tree, piece.linear).to(device, dtype), None)
+                for piece in pieces
+            ]
+            _replace(skeleton.model, parameter, pieces, layers, dtype)
         if skeleton.tree.tied:
             skeleton.model.get_output_embeddings().weight = skeleton.model.get_submodule(embedding).weight
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A linear layer of the checkpoint that is a part of a parameter."""
+
+    linear: Linear
+    place: ParameterSlice
+
+
+@dataclass(frozen=True)
+class LayerPlaces:
+    """The places of the quantized layers of a checkpoint in a model.
+
+    Attributes:
+        modules: layer that is a whole module -> path of the module.
+        parameters: name of a parameter of which parts are quantized layers -> all of its parts.
+    """
+
+    modules: dict[str, str]
+    parameters: dict[str, list[Piece]]
+
+
+def find_places(skeleton: Skeleton, checkpoint: Checkpoint) -> LayerPlaces:
+    """Return the places of the quantized layers whose products a backend can compute.
+
+    The others are unpacked when the model is filled: weights that transformers divides between parameters, and those of
+    modules with a forward pass of their own, such as routers.
+    """
+    modules: dict[str, str] = {}
+    parameters: dict[str, list[Piece]] = {}
+    quantized: set[str] = set()
+    # Ordered by projection within a block, because `slices` is fast for layers of the same parameter.
+    for linear in sorted(skeleton.tree.nameable, key=lambda linear: (linear.block, linear.kind.rpartition(".")[2])):
+        packed = linear.name in checkpoint.schemes
+        if linear == skeleton.tree.tied_head:
+            if packed:
+                modules[linear.name] = skeleton.module_name(linear.name)
+            continue
+        try:
+            places = skeleton.slices(linear)
+        except UnsupportedModel:
+            if packed:
+                raise
+            continue
+        place = places[0]
+        if len(places) > 1 or place.of != slice(None):
+            continue
+        path = place.parameter.rpartition(".")[0]
+        is_linear = isinstance(skeleton.model.get_submodule(path), nn.Linear | Conv1D)
+        if place.expert is None and place.rows == slice(None):
+            if packed and is_linear:
+                modules[linear.name] = path
+        elif place.expert is not None or is_linear:
+            parameters.setdefault(place.parameter, []).append(Piece(linear, place))
+            if packed:
+                quantized.add(place.parameter)
+    for name in [*parameters]:
+        matrices = sum(piece.linear.in_features * piece.linear.out_features for piece in parameters[name])
+        if name not in quantized or matrices != skeleton.model.get_parameter(name).numel():
+            del parameters[name]
+    return LayerPlaces(modules, parameters)
+
+
+def _replace(
+    model: nn.Module, parameter: str, pieces: Sequence[Piece], layers: Sequence[nn.Module], dtype: torch.dtype
+) -> None:
+    """Replace a parameter, or the linear layer that it is the weight of, by the layers of its parts."""
+    path, _, slot = parameter.rpartition(".")
+    owner = model.get_submodule(path)
+    shape = owner.get_parameter(slot).shape
+    groups: dict[int, list[tuple[Rows, nn.Module]]] = {}
+    for piece, layer in zip(pieces, layers, strict=True):
+        groups.setdefault(piece.place.expert or 0, []).append((piece.place.rows, layer))
+    outputs = sum(piece.linear.out_features for piece in pieces) // len(groups)
+    experts = [_joined(groups[expert], outputs) for expert in sorted(groups)]
+    if pieces[0].place.expert is None:
+        bias: Tensor | None = owner.bias  # type: ignore[assignment]
+        model.set_submodule(path, JoinedLinear(experts, [slice(None)], outputs, bias))
+        return
+    del owner._parameters[slot]
+    owner.add_module(slot, ExpertWeights(experts, shape, pieces[0].place.transposed, dtype))
+    config = getattr(owner, "config", None)
+    if config is not None:
+        config._experts_implementation = "eager"  # the loop over the experts that tokens use
+
+
+def _joined(parts: Sequence[tuple[Rows, nn.Module]], height: int) -> nn.Module:
+    rows, layers = zip(*parts, strict=True)
+    return layers[0] if len(layers) == 1 else JoinedLinear(layers, rows, height)
 
 
 class Builder:

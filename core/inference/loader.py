@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from core.control import ShouldStop, never
 from core.errors import DeviceProblem, UnsupportedModel
 from core.events import Emit, Log
+from core.formats.dense_store import dense_store
 from core.formats.gguf.reader import GgufCheckpoint
 from core.formats.opened import open_checkpoint, open_source
 from core.formats.plain import PlainCheckpoint
@@ -130,12 +131,12 @@ def load_model(
     torch_dtype, torch_device = getattr(torch, name), torch.device(chosen.id)
     checkpoint = open_checkpoint(source.place, should_stop)
     _tell_unpacked(checkpoint, emit)
-    skeleton = build_skeleton(open_tree(checkpoint), checkpoint.store)
+    skeleton = build_skeleton(open_tree(checkpoint), dense_store(checkpoint))
 
     def dense(layer: StoredLayer, bias: Tensor | None) -> nn.Module:
         return dense_linear(layer.dequantize().to(torch_device, torch_dtype), bias)
 
-    fill(skeleton, checkpoint, dense, torch_dtype, torch_device, lambda event: None, should_stop)
+    fill(skeleton, checkpoint, dense, torch_dtype, torch_device, lambda event: None, should_stop, packed_parts=False)
     return LoadedModel(
         model=skeleton.model,
         tokenizer=load_tokenizer(checkpoint.folder),

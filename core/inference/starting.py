@@ -16,6 +16,7 @@ import torch
 from core.control import ShouldStop
 from core.errors import MissingDependency, UnsupportedModel
 from core.events import Emit, Log
+from core.formats.dense_store import dense_store
 from core.formats.stored import Checkpoint
 from core.hub.source import ModelSource
 from core.inference.backends import llama_cpp
@@ -89,7 +90,7 @@ def start(opening: LoadPlan) -> StartedRunner:
         found = _by_llama_cpp(opening, reasons)
         if found is not None:
             return found
-    skeleton = build_skeleton(opening.tree, opening.checkpoint.store)
+    skeleton = build_skeleton(opening.tree, dense_store(opening.checkpoint))
     check_shapes(skeleton, opening.checkpoint)
     if opening.backend in (AUTO, NATIVE, WHOLE) and opening.device.kind == "cpu":
         found = _by_native(opening, skeleton, reasons)
