@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from core.api.chats import open_chat
 from core.codec import encode
@@ -17,8 +17,13 @@ from core.events import Emit, Event, Log, Result, Stage
 from core.files import read_json, write_json
 from core.inference.figures import SpeedReport
 from core.model.folder import only_gguf
+from core.model.fused_experts import EXPERT
 from core.model_id import absolute
 from core.threads import stream
+
+if TYPE_CHECKING:
+    from core.formats.stored import Checkpoint
+    from core.model.tree import ModelTree
 
 PathLike = str | os.PathLike[str]
 REPORT: Final = "bitwright.json"
@@ -104,7 +109,10 @@ def measure_speed(
 
 
 def step_bytes(loaded: Any) -> int:
-    """Return the bytes of weights that one token reads: all but an embedding that is not the head as well."""
+    """Return the bytes of weights that one token reads.
+
+    These are all but an embedding that is not the head as well, and the experts that a token does not use.
+    """
     from core.formats.opened import open_checkpoint
     from core.model.tree import build_tree
 
@@ -113,12 +121,27 @@ def step_bytes(loaded: Any) -> int:
         return int(known)
     try:
         checkpoint = open_checkpoint(loaded.folder)
-        if build_tree(dict(checkpoint.config), checkpoint.dense_table()).tied:
-            return int(loaded.weight_bytes)
+        tree = build_tree(dict(checkpoint.config), checkpoint.dense_table())
         tensors = checkpoint.store.table.values()
     except BitwrightError:  # a GGUF file has its tensors elsewhere
         return int(loaded.weight_bytes)
-    return int(loaded.weight_bytes) - sum(info.nbytes for info in tensors if info.name.endswith(_EMBEDDING))
+    read = int(loaded.weight_bytes) - _unused_experts(checkpoint, tree)
+    return read if tree.tied else read - sum(info.nbytes for info in tensors if info.name.endswith(_EMBEDDING))
+
+
+def _unused_experts(checkpoint: Checkpoint, tree: ModelTree) -> int:
+    """Return the bytes of the experts that a token does not use."""
+    experts = max(tree.experts, default=0)
+    if not experts or not tree.experts_per_token:
+        return 0
+    total = sum(
+        checkpoint.schemes[linear.name].weight_bytes(linear.in_features, linear.out_features)
+        if linear.name in checkpoint.schemes
+        else tree.stored_bytes(linear)
+        for linear in tree.linears
+        if EXPERT.search(linear.name)
+    )
+    return int(total * (1 - min(1.0, tree.experts_per_token / experts)))
 
 
 def report_of(model: str, folder: Path) -> Path | None:

@@ -36,6 +36,8 @@ from core.model.tree import ModelTree
 
 _CACHE_SHARE: Final = 4
 """A cache without a requested length takes at most 1 / _CACHE_SHARE of the free memory."""
+_WITHOUT_KEYS: Final = ("linear", "mamba", "conv", "recurrent", "mlp", "moe")
+"""Parts of the names of layer types without keys and values."""
 _MIN_CONTEXT: Final = 1024
 """Minimum length of such a cache, in tokens."""
 _BROKEN: Final = (MissingDependency, UnsupportedModel, NotImplementedError)
@@ -117,9 +119,17 @@ def context_for(config: Mapping[str, Any], device: Device, wanted: int | None) -
 
 
 def _token_bytes(config: Any) -> int:
-    """Return the bytes of one token's keys and values in 16 bits, or 0 if the config lacks a value."""
+    """Return the bytes of one token's keys and values in 16 bits, or 0 if the config lacks a value.
+
+    transformers stores the keys and values of multi-head latent attention (DeepSeek) unpacked, of every head.
+    """
     try:
-        return 2 * 2 * int(config["num_hidden_layers"]) * num_kv_heads(config) * head_dim(config)
+        kinds = config.get("layer_types") or config.get("layers_block_type") or [""] * int(config["num_hidden_layers"])
+        layers = sum(not any(word in str(kind) for word in _WITHOUT_KEYS) for kind in kinds)
+        if config.get("kv_lora_rank"):
+            width = sum(int(config[key]) for key in ("qk_nope_head_dim", "qk_rope_head_dim", "v_head_dim"))
+            return 2 * layers * int(config["num_attention_heads"]) * width
+        return 2 * 2 * layers * num_kv_heads(config) * head_dim(config)
     except (KeyError, TypeError, ValueError, ZeroDivisionError):
         return 0
 

@@ -10,6 +10,7 @@ import contextlib
 import inspect
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Final, Literal
 
 import torch
@@ -91,11 +92,16 @@ class ModuleRunner:
     @property
     def memory_bytes(self) -> int:
         """Memory of weights and cache; shared tensors count once."""
+        return self._weight_bytes + cache_bytes(self._cache) + cache_bytes(self._snapshots)
+
+    @cached_property
+    def _weight_bytes(self) -> int:
+        """Memory of all parameters and buffers; a mixture has tens of thousands."""
         storages = {
             value.untyped_storage().data_ptr(): value.untyped_storage().nbytes()
             for value in (*self.model.parameters(), *self.model.buffers())
         }
-        return sum(storages.values()) + cache_bytes(self._cache) + cache_bytes(self._snapshots)
+        return sum(storages.values())
 
     def extend(self, ids: Sequence[int], should_stop: ShouldStop = never) -> Tensor:
         """See `Runner.extend`."""

@@ -18,6 +18,7 @@ from core.inference import bandwidth
 from core.inference.bandwidth import Bandwidth
 from core.inference.figures import SpeedReport
 from tests.core.inference.scripted_runners import CountingRunner
+from tests.core.tiny_architectures import make_model
 from tests.core.tiny_model import save_model
 
 
@@ -96,6 +97,18 @@ def test_lengths_that_are_none_are_refused(tmp_path: Path, lengths: Any) -> None
 
 def test_a_tied_embedding_is_read_for_every_token(tmp_path: Path) -> None:
     assert speed.step_bytes(loaded(save_model(tmp_path / "tiny"))) == 1000
+
+
+def test_experts_that_a_token_does_not_use_are_not_read(tmp_path: Path) -> None:
+    make_model("qwen3_moe", tmp_path / "tiny")
+    config = json.loads((tmp_path / "tiny" / "config.json").read_text(encoding="utf-8"))
+    tensors = load_file(tmp_path / "tiny" / "model.safetensors")
+    experts = sum(tensor.nbytes for name, tensor in tensors.items() if ".experts." in name)
+    everything = sum(tensor.nbytes for tensor in tensors.values())
+    used = config["num_experts_per_tok"] / config["num_experts"]
+    others = everything - experts - tensors["model.embed_tokens.weight"].nbytes
+    assert used < 1
+    assert speed.step_bytes(loaded(tmp_path / "tiny", everything)) == pytest.approx(others + used * experts, abs=1)
 
 
 def test_an_embedding_that_is_no_head_is_not(tmp_path: Path) -> None:

@@ -30,13 +30,13 @@ class CountingLinear(nn.Module):
         return product
 
 
-def weights(*shape: int, transposed: bool = False) -> ExpertWeights:
+def weights(*shape: int, transposed: bool = False) -> Any:  # type checkers expect tensors in products
     experts = [CountingLinear(matrix) for matrix in WEIGHT]
     return ExpertWeights(experts, shape or (EXPERTS, OUT, IN), transposed, torch.float32)
 
 
-def rows(of: ExpertWeights) -> list[int]:
-    return [int(expert.rows) for expert in of.experts]  # type: ignore[arg-type]
+def rows(of: Any) -> list[int]:
+    return [expert.rows for expert in of.experts]
 
 
 def close(found: Any, expected: Tensor) -> None:

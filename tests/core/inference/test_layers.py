@@ -4,21 +4,31 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
-from typing import Any
+from pathlib import Path
+from typing import Any, cast
 
 import pytest
 import torch
 from torch import Tensor, nn
 
+from core.bitsmap import Rule
 from core.errors import OutOfMemory
 from core.events import Event
+from core.formats.side_files import carry_over
 from core.formats.stored import StoredLayer
 from core.inference import layers
 from core.inference.backends.choose import BackendChoice
-from core.inference.backends.portable import DenseBackend, dense_linear
+from core.inference.backends.portable import DenseBackend, PackedLinear, dense_linear
+from core.inference.experts import ExpertWeights
 from core.inference.layers import Builder, disagreement
+from core.inference.loader import load_model, load_runner
+from core.inference.runners.module import ModuleRunner
+from core.model.skeleton import build_skeleton
+from core.model.weights import TensorStore
 from core.schemes import LayerScheme
+from tests.core.formats.tiny import Output, bits_map, open_tree, write_output
 from tests.core.inference.backends.stored_layers import CPU, layer
+from tests.core.tiny_architectures import make_model
 
 STORED = layer(LayerScheme(4, 64))
 EXACT = DenseBackend()
@@ -124,3 +134,50 @@ def test_disagreement_is_the_relative_difference_of_the_product(
 ) -> None:
     bias = torch.zeros(48)
     assert disagreement(make(STORED, bias), STORED, bias, "cpu", torch.float32) == pytest.approx(apart, abs=1e-6)
+
+
+MIXTURES = {
+    "qwen3_moe": "transformers joins the experts of the checkpoint",
+    "gpt_oss": "transposed, rows of gate and up alternate, biases",
+    "llama4_text": "the product with all experts at once",
+    "dbrx": "all experts below each other in one matrix",
+    "jetmoe": "a loop over all experts, also in attention",
+}
+
+
+def dequantized(source: Path, written: Output) -> Any:
+    """Return the original model in float32 with the dequantized weights of an output in its parameters."""
+    tree = open_tree(source)
+    skeleton = build_skeleton(tree, TensorStore(source, dict(tree.tensors)))
+    skeleton.fill("", torch.float32, torch.device("cpu"))
+    parameters = dict(skeleton.model.named_parameters())
+    for linear in tree.linears:
+        if linear.name in written.layers:
+            weight = written.layers[linear.name].dequantize()
+            for place in skeleton.slices(linear):
+                place.view(parameters[place.parameter]).copy_(weight[place.of])
+    return skeleton.model
+
+
+@pytest.mark.parametrize("name", MIXTURES)
+@pytest.mark.usefixtures("own_home")
+def test_experts_of_a_quantized_mixture_stay_packed(tmp_path: Path, name: str) -> None:
+    make_model(name, tmp_path / "source")
+    rules = [Rule("*.experts.1.*", bits=8), Rule("*.experts.2.up_proj", bits=16)]
+    chosen = bits_map(LayerScheme(4, 32), None, *rules)
+    written = write_output(tmp_path / "source", tmp_path / "out", "auto_round", chosen)
+    carry_over(tmp_path / "source", written.folder)
+    ids = list(range(3, 43))
+    with torch.inference_mode():
+        expected = dequantized(tmp_path / "source", written)(input_ids=torch.tensor([ids]), use_cache=False).logits[0]
+        exact = load_model(str(written.folder), "cpu", "float32").model
+        torch.testing.assert_close(exact(input_ids=torch.tensor([ids]), use_cache=False).logits[0], expected)
+
+    loaded = load_runner(str(written.folder), "cpu", "portable", "float32")
+    torch.testing.assert_close(loaded.runner.logits(ids), expected, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(loaded.runner.extend(ids[:30]), expected[29], rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(loaded.runner.extend(ids[30:31]), expected[30], rtol=1e-4, atol=1e-4)
+    model = cast(ModuleRunner, loaded.runner).model
+    assert any(isinstance(module, ExpertWeights) for module in model.modules())
+    assert sum(isinstance(module, PackedLinear) for module in model.modules()) == len(written.layers)
+    assert loaded.counts["portable"] == len(written.layers) == sum(loaded.schemes.values())

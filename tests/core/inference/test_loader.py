@@ -315,6 +315,15 @@ def test_the_default_context_fits_into_the_free_memory(free: int, context: int) 
     assert starting.context_for(config, device, None) == context
 
 
+def test_only_the_blocks_with_attention_have_keys_and_values() -> None:
+    dense = {"num_hidden_layers": 4, "num_attention_heads": 8, "num_key_value_heads": 2, "head_dim": 16}
+    hybrid = {**dense, "layer_types": ["linear_attention", "linear_attention", "linear_attention", "full_attention"]}
+    latent = {**dense, "kv_lora_rank": 64, "qk_nope_head_dim": 16, "qk_rope_head_dim": 8, "v_head_dim": 24}
+    assert starting._token_bytes(dense) == 2 * 2 * 4 * 2 * 16
+    assert starting._token_bytes(hybrid) == 2 * 2 * 1 * 2 * 16
+    assert starting._token_bytes(latent) == 2 * 4 * 8 * (16 + 8 + 24)
+
+
 def test_a_model_that_does_not_fit_is_refused_before_it_is_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
