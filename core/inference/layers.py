@@ -153,13 +153,7 @@ def fill(
     skip = [*places.modules.values(), *places.parameters]
     if skeleton.tree.tied:
         skip.append(f"{head}.weight")  # not the bias, which the embedding does not have
-    blocks = skeleton.tree.blocks
-    # Grouped by block first, because comparing all layers with every block takes quadratic time.
-    of_block: dict[str, list[str]] = {}
-    depth = skeleton.stack.count(".") + 2
-    for path in skip:
-        of_block.setdefault(".".join(path.split(".", depth)[:depth]), []).append(path)
-    steps = blocks + len(places.modules) + sum(len(pieces) for pieces in places.parameters.values())
+    steps = skeleton.tree.blocks + len(places.modules) + sum(len(pieces) for pieces in places.parameters.values())
     progress, done = LoadProgress(emit), itertools.count()
 
     def step() -> None:
@@ -171,11 +165,7 @@ def fill(
         return build(checkpoint.layer(name), bias)
 
     with memory_errors("Loading the model"):
-        skeleton.fill("", dtype, device, skip=(skeleton.stack, *skip))
-        for block in range(blocks):
-            step()
-            path = f"{skeleton.stack}.{block}"
-            skeleton.fill(path, dtype, device, skip=tuple(of_block.get(path, ())))
+        _fill_plain(skeleton, skip, dtype, device, step)
         for name, path in places.modules.items():
             bias = f"{name}.bias"
             value = skeleton.store.get(bias) if bias in skeleton.store else None
@@ -190,6 +180,22 @@ def fill(
             _replace(skeleton.model, parameter, pieces, layers, dtype)
         if skeleton.tree.tied:
             skeleton.model.get_output_embeddings().weight = skeleton.model.get_submodule(embedding).weight
+
+
+def _fill_plain(
+    skeleton: Skeleton, skip: Sequence[str], dtype: torch.dtype, device: torch.device, step: Callable[[], None]
+) -> None:
+    """Load all parameters block by block, except the modules and parameters in `skip`; calls `step` for each block."""
+    # Grouped by block first, because comparing all layers with every block takes quadratic time.
+    of_block: dict[str, list[str]] = {}
+    depth = skeleton.stack.count(".") + 2
+    for path in skip:
+        of_block.setdefault(".".join(path.split(".", depth)[:depth]), []).append(path)
+    skeleton.fill("", dtype, device, skip=(skeleton.stack, *skip))
+    for block in range(skeleton.tree.blocks):
+        step()
+        path = f"{skeleton.stack}.{block}"
+        skeleton.fill(path, dtype, device, skip=tuple(of_block.get(path, ())))
 
 
 @dataclass(frozen=True)
