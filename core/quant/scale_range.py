@@ -14,7 +14,7 @@ from torch import Tensor
 
 from core.formats.gguf.mixes import tuned_as
 from core.model.tree import LayerPlan, ModelTree
-from core.model.weights import TensorStore
+from core.model.weights import TensorStore, read_linear
 from core.quant.grid import new_grid, quantize_into
 from core.schemes import UNTOUCHED, LayerScheme
 
@@ -31,9 +31,16 @@ _SHARE = 0.002
 
 def within_float16(tree: ModelTree, plans: Sequence[LayerPlan], store: TensorStore) -> Sequence[LayerPlan]:
     """Return the plans with 16 bits, and the reason, for each layer whose scales exceed the range of float16."""
-    changed = {}
+    changed, usual = {}, set[str]()
     for number, item in enumerate(plans):
-        if item.scheme.quantized and _out_of_range(tree, item, store):
+        part = item.linear.part
+        stacked = part.tensor if part is not None and part.expert is not None else ""
+        if not item.scheme.quantized or stacked in usual:
+            continue
+        found = _out_of_range(tree, item, store)
+        if stacked and not found:
+            usual.add(stacked)  # all experts in one tensor have weights of similar size
+        if found:
             reason = "its weights are too small or too large for float16 scales: left in 16 bits"
             changed[number] = replace(item, scheme=LayerScheme(bits=UNTOUCHED), fallback=reason)
     return [changed.get(number, item) for number, item in enumerate(plans)] if changed else plans
@@ -54,12 +61,13 @@ def loses_levels(weight: Tensor, scheme: LayerScheme) -> bool:
 
 
 def _out_of_range(tree: ModelTree, item: LayerPlan, store: TensorStore) -> bool:
-    name, height = tree.weight_of(item.linear), item.linear.out_features
-    if item.linear.transposed:
-        whole = store.get(name).float().t()
+    linear = item.linear
+    name, height = tree.weight_of(linear), linear.out_features
+    whole = None
+    if linear.transposed or (linear.part is not None and linear.part.expert is not None):
+        whole = read_linear(store, tree, linear).float()
         sample = whole[torch.arange(_ROWS) * height // _ROWS]
     else:
-        whole = None
         sample = store.rows(name, torch.arange(min(_ROWS, height)) * height // min(_ROWS, height)).float()
     spread = float(sample.square().mean().sqrt())
     if not torch.isfinite(sample).all() or _USUAL[0] <= spread <= _USUAL[1] or spread == 0:
