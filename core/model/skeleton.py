@@ -33,6 +33,8 @@ from core.model.weights import TensorStore
 
 _MAX_NUMBER: Final = 1 << 31
 _MAX_ITEMS: Final = 1 << 16
+_NUMBERED: Final = 16
+"""Parameters whose row numbers are kept: those of one block, which are used together."""
 _LARGE: Final = 1 << 22
 """Weights of an embedding of which only the used rows are read."""
 
@@ -114,7 +116,8 @@ class Skeleton:
             if target not in self._numbered:
                 shapes = {name: self._info(name).shape for name in source.names}
                 transposed = linear.transposed if part is None else part.transposed
-                self._numbered.clear()
+                if len(self._numbered) >= _NUMBERED:
+                    self._numbered.clear()
                 self._numbered[target] = RowNumbers(source, shapes, transposed, self.model)
             return self._numbered[target].slices(
                 tensor, None if part is None else part.expert, None if part is None else part.rows
