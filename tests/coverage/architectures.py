@@ -93,6 +93,7 @@ def in_child(name: str, work: Path, run: Callable[[str, Path], dict[str, Any]]) 
     process = os.fork()
     if not process:
         signal.setitimer(signal.ITIMER_PROF, SECONDS)
+        torch.set_num_threads = lambda threads: None  # a run sets the number of cores, which is slower for tiny layers
         with (folder / "log").open("w") as log:
             os.dup2(log.fileno(), 1)
             os.dup2(log.fileno(), 2)
