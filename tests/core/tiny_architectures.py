@@ -35,13 +35,13 @@ _NAMES: Final[dict[int, str]] = {
     "mamba_d_ssm intermediate_size_mlp dense_intermediate_size prefix_dense_intermediate_size feed_forward_size",
     96: "moe_intermediate_size expert_ffn_hidden_size q_lora_rank",
     64: "hidden_size d_model n_embd embedding_size lru_width attention_hidden_size dim_model num_mel_bins emb_dim "
-    "index_topk embedding_dim hidden_dim hidden_size_global backbone_hidden_size kv_lora_rank",
+    "index_topk keep_window_size embedding_dim hidden_dim hidden_size_global backbone_hidden_size kv_lora_rank",
     48: "head_dim global_head_dim attention_head_dim swa_head_dim swa_v_head_dim kv_channels dim_head qk_head_dim "
     "indexer_head_dim",
     32: "attention_chunk_size linear_value_head_dim qk_rope_head_dim index_head_dim image_size o_lora_rank "
     "router_hidden_size hidden_size_per_layer_input hc_lowrank",
     WINDOW: "sliding_window attention_window_size window_size local_attention sliding_window_size v_head_dim "
-    "local_attention_window_len keep_window_size",
+    "local_attention_window_len",
     16: "qk_nope_head_dim state_size mamba_d_state mamba_d_head mamba_head_dim ssm_state_size chunk_size "
     "mamba_chunk_size linear_key_head_dim linear_head_dim d_kv query_pre_attn_scalar "
     "block_size laurel_rank index_block_size indexer_budget rel_extent adapter_rank",

@@ -14,6 +14,7 @@ import transformers
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+from transformers.pytorch_utils import Conv1D
 
 from core import api
 from core.errors import BitwrightError
@@ -103,13 +104,13 @@ def measure(name: str, folder: Path) -> Row:
         row.verdict, row.reason = REFUSED, reason
         return row
     expected = _logits(model, rows(source))
-    refused = _step(row, "chain", lambda: _measure_chain(row, source, model))
+    _step(row, "chain", lambda: _measure_chain(row, source, model))
     quantized = _step(row, "quantize", lambda: _quantize(source, output))
     if quantized == "":
         _step(row, "output", lambda: _measure_output(row, source, output, model, expected))
         _step(row, "reader", lambda: _read_back(row, output))
         _step(row, "chat", lambda: _measure_chat(row, output))
-    elif refused and not quantized.startswith("crash"):
+    elif not quantized.startswith("crash"):
         row.problems.clear()
         row.verdict, row.reason = REFUSED, quantized
         return row
@@ -249,6 +250,8 @@ def _measure_output(row: Row, source: Path, output: Path, model: Any, expected: 
     found = load_model(str(output), "cpu", "float32").model
     own = dict(found.named_parameters())
     for name, parameter in model.named_parameters():
+        if isinstance(model.get_submodule(name.rpartition(".")[0]), Conv1D):  # replaced by a layer with [out, in]
+            parameter = parameter.T if parameter.dim() == 2 else parameter
         row.weights = max(row.weights or 0.0, _apart(own[name].float(), parameter))
         if not row.weights <= ROUNDING:
             row.problems.append(f"{name} of the output differs from the source by {row.weights:.2g}")
