@@ -2,11 +2,11 @@
 
 Run manually; under an hour on two cores:
 
-    python3 packaging/bootstrap.py exec --extra test python -m tests.coverage.architectures WORK [NAME ...] [--peer]
+    python3 packaging/bootstrap.py exec --extra test python -m tests.coverage.architectures WORK [NAME ...] [--peer] [--guide]
 
 Every text decoder and its variants are measured, see `tests.coverage.measure`; every other class must be refused by its
 kind. With `--peer`, auto-round quantizes the same models. The results are kept in WORK/rows.json, so that a run with
-names updates their rows, and written to resources/guide/architectures.md.
+names updates their rows; `--guide` writes all of them to resources/guide/architectures.md.
 """
 
 from __future__ import annotations
@@ -49,6 +49,7 @@ def main() -> None:
     parser.add_argument("names", nargs="*", metavar="NAME")
     parser.add_argument("--peer", action="store_true", help="quantize the models with auto-round as well")
     parser.add_argument("--only-peer", action="store_true", help="keep our rows as they are")
+    parser.add_argument("--guide", action="store_true", help="write the page of the guide")
     options = parser.parse_args()
     work: Path = options.work.absolute()
     work.mkdir(parents=True, exist_ok=True)
@@ -69,7 +70,8 @@ def main() -> None:
             flush=True,
         )
         kept.write_text(json.dumps(rows, indent=1), encoding="utf-8")
-    GUIDE.write_text(table.markdown(rows), encoding="utf-8")
+    if options.guide:
+        GUIDE.write_text(table.markdown(rows), encoding="utf-8")
     print(Counter(row.get("verdict") for row in rows.values()))
 
 
