@@ -50,6 +50,7 @@ class Skeleton:
         store: tensors of the checkpoint.
         sources: parameter or buffer of the model -> the tensors that fill it.
         shapes: the same names -> shape that the tensors give.
+        targets: tensor of the checkpoint or layer of the tree, with `.weight` -> first parameter that is made of it.
     """
 
     model: Any
@@ -58,6 +59,7 @@ class Skeleton:
     store: TensorStore
     sources: Mapping[str, ParameterSource]
     shapes: Mapping[str, tuple[int, ...]]
+    targets: Mapping[str, str]
     _numbered: dict[str, RowNumbers] = field(default_factory=dict, repr=False)
 
     @property
@@ -72,7 +74,7 @@ class Skeleton:
         """
         linear = self._linears.get(name)
         part = None if linear is None else linear.part
-        target = self._targets.get(f"{name}.weight" if part is None else part.tensor)
+        target = self.targets.get(f"{name}.weight" if part is None else part.tensor)
         if target is None:
             base = self.model.base_model_prefix + "."
             return name if self._owns(name) or not self._owns(base + name) else base + name
@@ -372,12 +374,15 @@ def build_skeleton(tree: ModelTree, store: TensorStore) -> Skeleton:
         sources, shapes = by_parameter(found, model, {name: info.shape for name, info in table.items()})
     except ValueError as error:
         raise UnsupportedModel(f"{error}.", "The config and the weights belong to different models.") from error
-    return Skeleton(model, _stack_of(model, tree, sources), tree, store, sources, shapes)
+    # The tree also has the layers that a packed checkpoint stores in other tensors.
+    listed, _ = find_sources(model, {*tree.tensors, *store.table})
+    targets = {name: source.target for source in listed for name in source.names}
+    return Skeleton(model, _stack_of(model, tree, targets), tree, store, sources, shapes, targets)
 
 
-def _stack_of(model: Any, tree: ModelTree, sources: Mapping[str, ParameterSource]) -> str:
+def _stack_of(model: Any, tree: ModelTree, targets: Mapping[str, str]) -> str:
     """Return the module path of the list of blocks: the one whose first block gets the most tensors of the tree's."""
-    block = [target for target, source in sources.items() if source.names[0].startswith(f"{tree.prefix}.0.")]
+    block = [target for name, target in targets.items() if name.startswith(f"{tree.prefix}.0.")]
     lists = {
         name: sum(target.startswith(f"{name}.0.") for target in block)
         for name, module in model.named_modules()
