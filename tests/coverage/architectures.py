@@ -2,7 +2,7 @@
 
 Run manually; under an hour on two cores:
 
-    python3 packaging/bootstrap.py exec --extra test python -m tests.coverage.architectures WORK [NAME ...] [--peer] [--guide]
+    python3 packaging/bootstrap.py exec --extra test python -m tests.coverage.architectures WORK [NAME ...] [--peer]
 
 Every text decoder and its variants are measured, see `tests.coverage.measure`; every other class must be refused by its
 kind. With `--peer`, auto-round quantizes the same models. The results are kept in WORK/rows.json, so that a run with
@@ -95,7 +95,7 @@ def in_child(name: str, work: Path, run: Callable[[str, Path], dict[str, Any]]) 
     process = os.fork()
     if not process:
         signal.setitimer(signal.ITIMER_PROF, SECONDS)
-        torch.set_num_threads = lambda threads: None  # a run sets the number of cores, which is slower for tiny layers
+        torch.set_num_threads = lambda nthreads: None  # a run sets the number of cores, which is slower for tiny layers
         with (folder / "log").open("w") as log:
             os.dup2(log.fileno(), 1)
             os.dup2(log.fileno(), 2)
