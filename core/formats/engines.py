@@ -124,6 +124,16 @@ def check(engine: str, tree: ModelTree, plans: Sequence[LayerPlan], format_name:
     ]
 
 
+def rejections(tree: ModelTree, plans: Sequence[LayerPlan], format_name: str) -> dict[str, str]:
+    """Return the engines that reject a checkpoint, and the first reason of each as a sentence."""
+    found = {}
+    for engine in ENGINES:
+        issue = next((issue for issue in check(engine, tree, plans, format_name) if issue.cannot), None)
+        if issue is not None:
+            found[engine] = issue.sentence()
+    return found
+
+
 def repaired(engine: str, tree: ModelTree, bits_map: BitsMap, format_name: str) -> BitsMap:
     """Return the bits map with the smallest changes after which the engine rejects no layer.
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from core.calibration.tokens import Calibration
 from core.estimation.sizes import effective_bits
+from core.formats.engines import rejections
 from core.formats.names import folder_name
 from core.formats.stored import layer_labels
 from core.inference.figures import Perplexity
@@ -101,6 +102,7 @@ def make_report(
         "bits_per_weight": effective_bits(ready.plans, spec.formats[0]),
         "format_bits_per_weight": {name: effective_bits(ready.plans, name) for name in ready.formats},
         "notes": {name: list(item.notes) for name, item in ready.formats.items() if item.notes},
+        "rejected_by": {name: rejections(ready.tree, ready.plans, name) for name in ready.formats},
         "calibration": {
             "source": calibration.source,
             "documents": calibration.documents,

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePath
 from typing import Any, Literal
 
@@ -77,7 +77,8 @@ def snippets(report: Mapping[str, Any], output: str) -> tuple[Snippet, ...]:
     for names, ways in ((AUTO_ROUND, _auto_round), (GPTQ, _gptq), (AWQ, _awq)):
         written = next((name for name in formats if name in names), None)
         if written:
-            found += ways(written, folder(written), _layers(report, written))
+            rejected = _mapping(_mapping(report.get("rejected_by")).get(written))
+            found += [_checked(item, rejected) for item in ways(written, folder(written), _layers(report, written))]
     packed = [name for name in _SERVED_FIRST if name in formats]
     if packed:
         found += [_served("vLLM", packed, report, folder), _served("SGLang", packed, report, folder)]
@@ -89,6 +90,14 @@ def folder_to_open(report: Mapping[str, Any], output: str) -> str:
     """Return the folder of the first checkpoint in `output`: itself, or with several formats that of the first one."""
     formats = _formats(report)
     return str(PurePath(output) / folder_name(formats[0])) if len(formats) > 1 else output
+
+
+def _checked(snippet: Snippet, rejected: Mapping[str, Any]) -> Snippet:
+    """Return the snippet, without code if its program rejects the checkpoint (`core.formats.engines.rejections`)."""
+    engine = {"transformers": "transformers-auto-round", "GPTQModel": "gptqmodel"}.get(snippet.name, "")
+    if engine not in rejected or snippet.support == "no":
+        return snippet
+    return replace(snippet, code="", note=str(rejected[engine]), support="no")
 
 
 def _formats(report: Mapping[str, Any]) -> list[str]:
@@ -169,7 +178,8 @@ def _awq(format_name: str, folder: str, layers: _Layers) -> list[Snippet]:
 def _served(engine: str, packed: list[str], report: Mapping[str, Any], folder: Any) -> Snippet:
     """Return the snippet of a server for graphics cards, for the best supported of several formats."""
     order = ("documented", "partly", "no")
-    judged = [(*_judged(engine, name, _layers(report, name)), name) for name in packed]
+    rejected = {name: _mapping(_mapping(report.get("rejected_by")).get(name)).get("vllm-cuda", "") for name in packed}
+    judged = [(*_judged(engine, name, _layers(report, name), str(rejected[name])), name) for name in packed]
     support, note, name = min(judged, key=lambda item: order.index(item[0]))
     where = shlex.quote(folder(name))
     code = f"# pip install vllm\nvllm serve {where}\n"
@@ -178,8 +188,13 @@ def _served(engine: str, packed: list[str], report: Mapping[str, Any], folder: A
     return Snippet(engine, "sh", "" if support == "no" else code, note, support)
 
 
-def _judged(engine: str, format_name: str, layers: _Layers) -> tuple[Support, str]:
-    """Return the support level and the note of an engine, from its documentation (for vLLM, from its source)."""
+def _judged(engine: str, format_name: str, layers: _Layers, rejected: str) -> tuple[Support, str]:
+    """Return the support level and the note of an engine, from its documentation (for vLLM, from its source).
+
+    `rejected` is the sentence of `core.formats.engines.rejections` for vLLM, or "".
+    """
+    if engine == "vLLM" and rejected:
+        return "no", f"vLLM cannot load this checkpoint: {rejected} {_COMMON}"
     refused = _refused_by_vllm(format_name, layers)
     if engine == "vLLM" and refused:
         return "no", f"vLLM cannot load this checkpoint: {refused}. {_COMMON}"

@@ -6,13 +6,14 @@ left out.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from core.formats.names import is_gguf, mix_of
 from core.hub.card import license_of, read_text
 from core.model.general import read_facts
+from core.report.experts import expert_notes, mixtures
 from core.report.loading_snippets import snippets
 from core.report.verdict import judge
 from core.wording import duration, human
@@ -46,6 +47,7 @@ def model_card(report: Mapping[str, Any], format_name: str, name: str, source: P
         "## Bits",
         _table(("layers", "stored as"), _bits(report, format_name)),
         *_remarks(report, format_name),
+        *_experts(report),
         "## Quality",
         _loss(report, format_name),
         "## How to load it",
@@ -196,6 +198,19 @@ def _remarks(report: Mapping[str, Any], format_name: str) -> list[str]:
     return ["\n".join(f"- {_plain(line)}" for line in remarks)] if remarks else []
 
 
+def _experts(report: Mapping[str, Any]) -> list[str]:
+    """Return the section on the experts of a mixture; [] for a model without experts."""
+    found = mixtures(report)
+    if not found:
+        return []
+    rows = [
+        (f"`{_plain(mixture.name)}`", mixture.spread, ", ".join(map(str, mixture.not_tuned)) or "none")
+        for mixture in found
+    ]
+    head = ("experts", "calibration tokens per expert", "not tuned, by number")
+    return ["## Experts", " ".join(expert_notes(report)), _table(head, rows)]
+
+
 def _loss(report: Mapping[str, Any], format_name: str) -> str:
     values = _mapping(report.get("perplexity"))
     verdict = judge(report)
@@ -228,9 +243,10 @@ def _loading(report: Mapping[str, Any], format_name: str, name: str) -> list[str
     return parts
 
 
-def _table(head: tuple[str, str], rows: list[tuple[str, str]]) -> str:
-    lines = [f"| {head[0]} | {head[1]} |", "|---|---|"]
-    return "\n".join([*lines, *(f"| {_cell(left)} | {_cell(right)} |" for left, right in rows if right)])
+def _table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
+    """Return a table of the rows whose last cell is not empty."""
+    lines = [f"| {' | '.join(head)} |", f"|{'---|' * len(head)}"]
+    return "\n".join([*lines, *(f"| {' | '.join(map(_cell, row))} |" for row in rows if row[-1])])
 
 
 def _cell(text: str) -> str:

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
+from core.report.experts import expert_notes
 from core.wording import figure
 
 Grade = Literal["none", "small", "clear", "large", "broken", "unknown"]
@@ -226,6 +227,7 @@ def _notes(report: Mapping[str, Any]) -> list[str]:
         if count:
             blocks = "1 block was" if count == 1 else f"{count} blocks were"
             notes.append(f"{blocks} {what} because the loss became infinite or NaN.")
+    notes += expert_notes(report)
     fallbacks = _mapping(report.get("fallbacks"))
     if fallbacks:
         layers = "1 layer" if len(fallbacks) == 1 else f"{len(fallbacks)} layers"

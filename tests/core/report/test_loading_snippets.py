@@ -151,3 +151,14 @@ def test_a_program_that_cannot_load_the_checkpoint_has_no_code() -> None:
 
 def test_an_empty_report_gives_snippets() -> None:
     assert [snippet.name for snippet in snippets({}, "/out")][:2] == ["Bitwright", "transformers"]
+
+
+def test_programs_that_reject_the_checkpoint_have_no_code() -> None:
+    reason = "vLLM loads the experts of mixtral under other names only."
+    rejected = {"auto_round": {"transformers-auto-round": "auto-round cannot.", "vllm-cuda": reason}}
+    found = snippets({**report("auto_round"), "rejected_by": rejected}, "/out")
+    assert (named(found, "transformers").code, named(found, "transformers").note) == ("", "auto-round cannot.")
+    assert named(found, "vLLM").code == ""
+    assert reason in named(found, "vLLM").note
+    assert named(found, "SGLang").code
+    assert named(found, "Bitwright").code
