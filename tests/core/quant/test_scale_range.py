@@ -10,12 +10,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
+from core.bitsmap import BitsMap
+from core.estimation.preflight import read_tree
 from core.events import Log
 from core.formats.gguf.mixes import tuned_as
+from core.formats.grids import plan_layers
+from core.model.weights import TensorStore
 from core.quant.grid import new_grid, quantize_into
-from core.quant.scale_range import loses_levels
+from core.quant.scale_range import loses_levels, within_float16
 from core.schemes import LayerScheme
 from tests.core.quant.test_pipeline import report_of, run, spec_of
+from tests.core.tiny_architectures import make_model
 from tests.core.tiny_model import save_model
 
 SCHEMES = [
@@ -58,3 +63,21 @@ def test_a_layer_of_tiny_weights_is_named_and_kept(tmp_path: Path) -> None:
     assert list(report_of(events)["fallbacks"]) == [name]
     written = load_file(tmp_path / "out" / "model.safetensors")
     assert torch.equal(written[f"{name}.weight"], tensors[f"{name}.weight"])
+
+
+@pytest.mark.parametrize(("family", "tensor"), [("gpt_oss", "gate_up_proj"), ("qwen3_moe", "")])
+def test_a_single_expert_of_tiny_weights_is_named(family: str, tensor: str, tmp_path: Path) -> None:
+    make_model(family, tmp_path)
+    tensors = load_file(tmp_path / "model.safetensors")
+    stem = "model.layers.1.mlp.experts"
+    if tensor:
+        tensors[f"{stem}.{tensor}"][3, :, 1::2] *= 2**-24  # every second output is of up_proj
+    else:
+        tensors[f"{stem}.3.up_proj.weight"] *= 2**-24
+    save_file(tensors, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    tree = read_tree(tmp_path)
+    plans = plan_layers(tree, BitsMap(LayerScheme(8, 32)), ("auto_round",))
+    found = within_float16(tree, plans, TensorStore(tmp_path, tree.tensors))
+    assert [item.linear.name for item, old in zip(found, plans, strict=True) if item.scheme != old.scheme] == [
+        f"{stem}.3.up_proj"
+    ]

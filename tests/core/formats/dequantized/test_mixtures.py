@@ -10,7 +10,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
-from transformers import AutoModelForCausalLM, FineGrainedFP8Config, Mxfp4Config
+from transformers import AutoModelForCausalLM
+from transformers.utils.quantization_config import FineGrainedFP8Config, Mxfp4Config
 
 from core.formats.dequantized.source import read_source
 from core.inference.loader import load_model
