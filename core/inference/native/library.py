@@ -72,7 +72,8 @@ def load() -> ctypes.CDLL:
     Raises:
         MissingDependency: they cannot be compiled or loaded; with the reason.
     """
-    return _load(os.environ.get("BITWRIGHT_NATIVE_FLAGS", ""), str(build.folder()))
+    # Called several times for every product, so that the folder is not checked here.
+    return _load(os.environ.get("BITWRIGHT_NATIVE_FLAGS", ""), os.environ.get("BITWRIGHT_HOME", ""))
 
 
 def _opened(path: Path) -> ctypes.CDLL:
@@ -81,8 +82,8 @@ def _opened(path: Path) -> ctypes.CDLL:
 
 
 @lru_cache(maxsize=8)
-def _load(flags: str, folder: str) -> ctypes.CDLL:
-    """Implement `load` for one set of flags and one cache folder."""
+def _load(flags: str, home: str) -> ctypes.CDLL:
+    """Implement `load` for the values of two environment variables."""
     path = build.library()
     try:
         found = _opened(path)
