@@ -147,7 +147,7 @@ class BitsMap:
 
     @cached_property
     def _winners(self) -> dict[str, int]:
-        return _known_winners(self.rules)
+        return _known_winners(tuple(rule.match for rule in self.rules))
 
     def resolve(self, name: str, *, exact_only: bool = False) -> Assignment:
         """Return the scheme of a layer; with `exact_only` (lm_head, routers) rules and default do not apply."""
@@ -157,7 +157,8 @@ class BitsMap:
         """Resolve many layers; layers with the same source share one `Assignment`."""
         reasons: list[RuleKeys | int | None] = list(map(self.by_hand.get, names))
         if self.rules:
-            winners = map(self.winner, names)
+            self._find_winners(names)
+            winners = map(self._winners.__getitem__, names)
             reasons = [winner if keys is None else keys for keys, winner in zip(reasons, winners, strict=True)]
         assignments = {reason: self._assignment(reason or _DEFAULT) for reason in set(reasons)}
         return [assignments[reason] for reason in reasons]
@@ -172,6 +173,25 @@ class BitsMap:
             found = (n for n in range(len(rules), 0, -1) if rules[n - 1].pattern.search(name))
             number = self._winners[name] = next(found, _DEFAULT)
         return number
+
+    def _find_winners(self, names: Iterable[str]) -> None:
+        """Put the number of the rule that applies to each name into the cache, for many names at once."""
+        left = [name for name in names if name not in self._winners]
+        if not left:
+            return
+        for number in range(len(self.rules), 0, -1):
+            search = self.rules[number - 1].pattern.search
+            found = {name for name in left if search(name)}
+            self._winners.update(dict.fromkeys(found, number))
+            left = [name for name in left if name not in found]
+            if number == len(self.rules):
+                # A map is often an earlier one with a rule more.
+                earlier = _known_winners(tuple(rule.match for rule in self.rules[:-1]))
+                self._winners.update((name, earlier[name]) for name in left if name in earlier)
+                left = [name for name in left if name not in earlier]
+            if not left:
+                return
+        self._winners.update(dict.fromkeys(left, _DEFAULT))
 
     def _assignment(self, reason: RuleKeys | int) -> Assignment:
         """Return the cached assignment for the keys of a layer, the number of a rule, or another origin."""
@@ -194,7 +214,8 @@ class BitsMap:
         """Return the patterns that match no layer in `names`, and the layer names that are not in either argument."""
         names = list(names)
         known = {*names, *exact_only}
-        won = set(map(self.winner, names)) if self.rules else set()
+        self._find_winners(names)
+        won = set(map(self._winners.__getitem__, names))
         missing = [
             rule.match
             for number, rule in enumerate(self.rules, 1)
@@ -236,8 +257,9 @@ def with_layers(
     given = Rule("given", bits, group_size, sym).overrides()
     names, apart = list(names), frozenset(exact_only)
     olds = list(map(bits_map.by_hand.get, names))
+    bits_map._find_winners(names)
     origins = (
-        [_STAYS if name in apart else bits_map.winner(name) for name in names]
+        [_STAYS if name in apart else bits_map._winners[name] for name in names]
         if bits_map.rules or apart
         else ([_DEFAULT] * len(names))
     )
@@ -316,9 +338,9 @@ def _compiled(match: str) -> re.Pattern[str]:
         raise BadInput(f"The rule {match} is not a valid pattern: {error}.", "Correct the pattern.") from error
 
 
-@lru_cache(maxsize=4)
-def _known_winners(rules: tuple[Rule, ...]) -> dict[str, int]:
-    """Return a cache for `BitsMap.winner`, shared by all bits maps with these rules."""
+@lru_cache(maxsize=8)
+def _known_winners(patterns: tuple[str, ...]) -> dict[str, int]:
+    """Return a cache for `BitsMap.winner`, shared by all bits maps whose rules have these patterns."""
     return {}
 
 

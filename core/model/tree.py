@@ -8,6 +8,7 @@ layers are listed nevertheless. Does not import torch.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -213,6 +214,17 @@ class ModelTree:
         return tuple(len(numbers) for numbers, _ in self._expert_weights)
 
     @cached_property
+    def expert_modules(self) -> dict[str, Counter[int]]:
+        """Number of the experts to which rules apply, by module, such as `mlp.experts.*.up_proj`, and by block."""
+        counts: dict[str, Counter[int]] = {}
+        kinds = Counter((linear.kind, linear.block) for linear in self.linears if linear.block >= 0 and not linear.kept)
+        for (kind, block), count in kinds.items():
+            stem = EXPERT.sub("experts.*", kind)
+            if stem != kind:
+                counts.setdefault(stem, Counter())[block] += count
+        return counts
+
+    @cached_property
     def experts_per_token(self) -> int:
         """Number of routed experts that are computed for each token; 0 if the config does not contain it."""
         return experts_per_token(refusals.text_config(self.config))
@@ -248,7 +260,7 @@ class ModelTree:
     def prepared(self) -> ModelTree:
         """Compute all cached properties and return this tree; for use in a background thread."""
         _ = self.parameters, self.block_linears, self.weights, self.nbytes, self.block_weights, self._by_block
-        _ = self.kept, self.only_by_name, self.ruled_linears
+        _ = self.kept, self.only_by_name, self.ruled_linears, self.expert_modules
         return self
 
     @cached_property

@@ -20,6 +20,7 @@ os.environ.setdefault("QT_QPA_PLATFORM", "offscreen")
 
 from PySide6.QtWidgets import QApplication
 
+from app.pages.layers.layer_grid import make_grid
 from app.pages.layers.page import LayersPage
 from app.shared.calls.calls import Calls
 from app.shared.context import Context
@@ -65,7 +66,7 @@ def measured(page: LayersPage, step: Callable[[], object]) -> float:
 def round_of(page: LayersPage, opened: OpenedModel, bits: int) -> dict[str, float]:
     """Run every step once and restore the page."""
     draft, field, body = page.context.draft, page.body.filter.field, page.body
-    rows = body.table
+    rows, cell = body.table, make_grid(opened.tree).layers_at(1, 6)
     steps: dict[str, Callable[[], object]] = {
         "close": lambda: draft.choose(model=None, bits_map=PLAIN),
         "open": lambda: draft.choose(model=opened),
@@ -81,6 +82,9 @@ def round_of(page: LayersPage, opened: OpenedModel, bits: int) -> dict[str, floa
         "no filter": field.clear,
         "open a block": lambda: rows.expand(rows.model().index(1, 0)),
         "go to another": lambda: page.selection.set_current(len(opened.tree.linears) // 2),
+        "select a cell": lambda: page.selection.select(cell),
+        "set bits of a cell": lambda: page.set_keys(bits=bits),
+        "undo that": draft.undo_stack.undo,
         "zoom out": lambda: body.map.set_zoom(0.2),
         "zoom in": lambda: body.map.set_zoom(1.0),
         "color by size": lambda: body.color_by.button("size").click(),

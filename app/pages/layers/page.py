@@ -46,6 +46,7 @@ from app.shared.rule_words import counted, edited
 from app.widgets.segmented import Option, Segmented
 from app.widgets.view_stack import ViewStack
 from core import bitsmap
+from core.allocation.expert_rules import fold_experts
 from core.bitsmap import BitsMap
 from core.errors import BitwrightError
 from core.estimation import sizes
@@ -298,6 +299,7 @@ class LayersPage(QWidget):
             exact_only=[linear.name for linear in linears if linear.block < 0 or linear.kept],
             **keys,
         )
+        changed = fold_experts(self._sheet.tree, changed, linears)
         draft.edit_map(changed, f"{edited(**keys)}, {counted(len(linears))}")
         if draft.choices.bits_map is before:
             self._show_selection()  # Revert the buttons of the panel to the actual values.
