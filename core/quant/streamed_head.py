@@ -46,6 +46,7 @@ class StreamedHead(nn.Module):
         self.bias = None if bias is None else nn.Parameter(bias.to(device, dtype), requires_grad=False)
 
     def forward(self, x: Tensor) -> Tensor:
+        x = x.to(self._dtype)  # some models are captured together with their head, without autocast
         out, start = None, 0
         for piece in self._pieces():
             end = start + len(piece)

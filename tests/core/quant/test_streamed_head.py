@@ -69,3 +69,14 @@ def test_a_quantized_head_takes_its_place(monkeypatch: pytest.MonkeyPatch) -> No
     with module.streamed_head(cast(BlockJob, job), cast(StoredLayer, layer)):
         found = job.skeleton.model.lm_head(x)
     assert torch.allclose(found, x @ layer.dequantize().T, atol=1e-5)
+
+
+def test_inputs_in_float32_are_multiplied_with_a_head_in_16_bits() -> None:
+    """Llama 4 is captured with its head, outside of autocast."""
+    store = Store(torch.randn(70, 32), None)
+    head = module.StreamedHead(
+        lambda: iter([store.get("lm_head.weight")]), (70, 32), None, torch.bfloat16, torch.device("cpu")
+    )
+    x = torch.randn(2, 3, 32)
+    expected = nn.functional.linear(x.bfloat16(), store.get("lm_head.weight").bfloat16())
+    assert torch.equal(head(x), expected)
