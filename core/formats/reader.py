@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -20,11 +19,6 @@ from core.model.headers import short
 from core.model.weights import TensorStore
 
 _AGAIN = "Download the model again."
-
-
-def is_quantized(config: Mapping[str, Any]) -> bool:
-    """Return whether a config.json has a `quantization_config`, of any method."""
-    return bool(config.get("quantization_config"))
 
 
 class QuantizedCheckpoint(QuantizedHeaders):

@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from core.errors import BadInput, BitwrightError, CorruptFile, ModelNotFound, UnsupportedModel
-from core.formats.reader import QuantizedCheckpoint, is_quantized
+from core.formats.reader import QuantizedCheckpoint
 from core.schemes import LayerScheme
 from tests.core.formats.tiny import LLAMA_CONFIG, Output, bits_map, llama_tensors, save_source, write_output
 
@@ -51,14 +51,6 @@ def copy(outputs: dict[str, Output], tmp_path: Path) -> Callable[..., Path]:
         return folder
 
     return make
-
-
-@pytest.mark.parametrize(
-    ("config", "expected"),
-    [({}, False), ({"quantization_config": None}, False), ({"quantization_config": {"bits": 4}}, True)],
-)
-def test_is_quantized(config: dict, expected: bool) -> None:
-    assert is_quantized(config) is expected
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from core.errors import BitwrightError, CorruptFile
-from core.formats.dequantized.source import from_headers, read_source
+from core.formats.dequantized.source import from_headers, is_quantized, read_source
 from core.model.headers import read_folder
 from tests.core.formats.dequantized.stored import (
     StoredModel,
@@ -81,6 +81,23 @@ def test_the_config_of_modelopt_may_be_in_a_separate_file(tmp_path: Path) -> Non
 def test_a_config_that_the_tensors_contradict_does_not_count(tmp_path: Path) -> None:
     folder = StoredModel({"a.weight": torch.ones(2, 2)}, {"quant_method": "bitsandbytes"}, {}).save(tmp_path)
     assert read_source(folder).refusal == ""
+
+
+@pytest.mark.parametrize(
+    ("changes", "file", "expected"),
+    [
+        ({"quantization_config": None}, "", False),
+        ({"quantization_config": {"bits": 4}}, "", True),
+        ({"quantization_config": None}, "quantize_config.json", True),
+    ],
+)
+def test_a_config_is_found_in_config_json_or_beside_it(
+    changes: dict[str, Any], file: str, expected: bool, tmp_path: Path
+) -> None:
+    folder = fp8_per("tensor").save(tmp_path, **changes)
+    if file:
+        (folder / file).write_text('{"bits": 4, "group_size": 32, "desc_act": false}')
+    assert is_quantized(folder) is expected
 
 
 def test_groups_of_layers_may_have_different_bits(tmp_path: Path) -> None:
