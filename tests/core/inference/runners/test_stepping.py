@@ -63,6 +63,27 @@ def test_positions_are_given_to_a_model_that_counts_them_from_0_in_every_call(tm
     agrees(tmp_path / "roberta", "roberta")
 
 
+@pytest.mark.parametrize(("noise", "calls"), [(0.02, "whole"), (0.2, "pieces"), (5.0, "pieces")])
+def test_differences_as_from_rounding_are_accepted(monkeypatch: pytest.MonkeyPatch, noise: float, calls: str) -> None:
+    """A mixture chooses other experts after a rounding error, so that its logits differ more."""
+    monkeypatch.setattr(stepping, "_takes_positions", lambda *_: True)
+    monkeypatch.setattr(stepping, "cache_key", lambda model: "past_key_values")
+    monkeypatch.setattr(stepping, "_rounding_noise", lambda *_: noise)
+    monkeypatch.setattr(stepping, "_difference", lambda *_: (0.25, "they differ"))
+    assert stepping._measure(None, 100, "cpu", stepping._ROUNDED)[0].calls == calls
+    monkeypatch.setattr(stepping, "_difference", lambda *_: (0.7, "they differ"))
+    assert stepping._measure(None, 100, "cpu", stepping._ROUNDED)[0].calls == "whole"
+
+
+def test_noise_is_larger_for_less_precise_embeddings(tmp_path: Path) -> None:
+    make_model("qwen3_moe", tmp_path / "model")
+    noise = [
+        stepping._rounding_noise(load_model(str(tmp_path / "model"), "cpu", dtype).model, 60, "cpu")
+        for dtype in ("float32", "bfloat16")
+    ]
+    assert 1e-6 < noise[0] < noise[1]
+
+
 def test_the_result_is_stored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     make_model("gpt2", tmp_path / "model")
     load_runner(str(tmp_path / "model"), "cpu", dtype="float32")
