@@ -49,6 +49,7 @@ _PACKINGS = {
     "auto_awq": "awq",
 }
 _VLLM_PACKINGS = ("auto_round:auto_gptq", "auto_round:auto_awq", "gptq", "gptq_v2", "awq")
+_WRONG_IN_AUTO_ROUND = ("gpt_oss", "kimi_linear")
 _FUSED_IN_AUTO_ROUND = ("dbrx", "jetmoe", "llama4", "llama4_text")
 _FUSED_IN_VLLM = ("dbrx", "gpt_oss", "granitemoe", "granitemoehybrid", "granitemoeshared", "jetmoe")
 """Model types whose experts an engine loads from tensors with all experts, or under other names."""
@@ -216,17 +217,21 @@ def _whole(engine: str, packing: str) -> list[EngineIssue]:
 
 
 def _of_experts(engine: str, packing: str, tree: ModelTree, plans: Plans) -> list[EngineIssue]:
-    """Return the problem of an engine with all quantized experts of a model.
+    """Return the problem of an engine with a mixture of experts.
 
     AutoRound's reader joins the outputs of gate and up, and the class of gpt-oss in transformers expects them to
-    alternate (GptOssExperts._apply_gate). It replaces the modules for experts of classes with
-    `use_experts_implementation` only (modeling/fused_moe/moe_experts_interface.py).
+    alternate (GptOssExperts._apply_gate), quantized or not. It replaces the modules for experts of classes with
+    `use_experts_implementation` only (modeling/fused_moe/moe_experts_interface.py), and for kimi_linear transformers
+    then no longer joins the convolutions of q, k and v.
 
     vLLM loads the experts of some classes under the names of their original checkpoints only (`ckpt_gate_proj_name` and
     `load_weights` in vllm/model_executor/models/), which differ from those that AutoRound writes.
     """
     if packing == "gguf":
         return []
+    auto_round = engine == "transformers-auto-round"
+    if auto_round and tree.model_type in _WRONG_IN_AUTO_ROUND:
+        return [EngineIssue("", "cannot", f"auto-round computes wrong results for {tree.model_type}", None)]
     first = next(
         (
             linear
@@ -238,9 +243,7 @@ def _of_experts(engine: str, packing: str, tree: ModelTree, plans: Plans) -> lis
     if first is None:
         return []
     reason = ""
-    if engine == "transformers-auto-round" and tree.model_type == "gpt_oss":
-        reason = "auto-round computes wrong results for quantized experts of gpt-oss"
-    elif engine == "transformers-auto-round" and tree.model_type in _FUSED_IN_AUTO_ROUND:
+    if auto_round and tree.model_type in _FUSED_IN_AUTO_ROUND:
         reason = f"auto-round does not load quantized experts of {tree.model_type}"
     elif engine.startswith("vllm") and (
         tree.model_type in _FUSED_IN_VLLM or (first.part is not None and first.part.expert is None)

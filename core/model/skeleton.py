@@ -81,6 +81,8 @@ class Skeleton:
         expert = name.rpartition(".experts.")[2].split(".")
         if len(expert) == 2 and not target.endswith(".weight"):
             return ".".join([target.rpartition(".")[0], *expert])
+        if len(expert) == 2 and f"experts.{expert[0]}." not in target:
+            return name  # a module with the parameter of all experts (JetMoE), which no reader replaces
         return target.removesuffix(".weight")
 
     def parameter_name(self, linear: Linear) -> str:

@@ -324,10 +324,16 @@ def test_vllm_has_one_scheme_for_all_experts_of_a_block() -> None:
     assert marks("transformers-auto-round", chosen, tree=tree) == []
 
 
+def test_auto_round_computes_wrong_results_for_gpt_oss() -> None:
+    tree = replace(mixture(2, 4), model_type="gpt_oss")
+    for chosen in (BitsMap(W4), BitsMap(W4, (Rule("*.experts.*", bits=16),))):
+        found = marks("transformers-auto-round", chosen, tree=tree)
+        assert [mark.reason for mark in found if mark.cannot] == ["auto-round computes wrong results for gpt_oss"]
+
+
 @pytest.mark.parametrize(
     ("engine", "model_type", "reason"),
     [
-        ("transformers-auto-round", "gpt_oss", "computes wrong results for quantized experts"),
         ("transformers-auto-round", "llama4_text", "does not load quantized experts of llama4_text"),
         ("vllm-cuda", "granitemoe", "under other names only"),
     ],
