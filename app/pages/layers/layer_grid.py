@@ -260,9 +260,11 @@ def _titled(
     """Return the titles of the columns and the bands; columns under a band are titled by the expert's number only."""
     under = {column for _, columns, _ in spans for column in columns}
     plain = [column for column in range(len(kinds)) if column not in under]
-    names = dict(zip(plain, short_names([kinds[column] for column in plain]), strict=True))
+    stems = [stem for stem, _, _ in spans]
+    # Unlike those of bands, the names of single columns differ from all others, as of a router from a `gate_proj`.
+    names = dict(zip(plain, short_names([*(kinds[column] for column in plain), *stems]), strict=False))
     bands = []
-    shorts = short_names([stem for stem, _, _ in spans])
+    shorts = short_names(stems)
     for (stem, columns, folded), title in zip(spans, shorts, strict=True):
         bands.append(Band(stem, title, len(template.kinds[stem]), columns, folded))
         for column in columns:

@@ -6,7 +6,7 @@ Shows a `SelectionSummary` and emits the requested changes. Does not change the 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 from PySide6.QtCore import Qt, Signal
@@ -64,6 +64,8 @@ class LayerInspector(QFrame):
         self._why.setObjectName("why")
         self._size = Note(theme, role="", parent=self)
         self._size.setObjectName("selection_size")
+        self._part = Note(theme, role="", parent=self)
+        self._part.setObjectName("stored_in")
         self._fallback = Note(theme, role="warning", parent=self)
         self._fallback.setObjectName("fallback")
         self._loss_increase = Note(theme, role="", parent=self)
@@ -74,10 +76,12 @@ class LayerInspector(QFrame):
         column.setContentsMargins(0, 0, 0, 0)
         column.setSpacing(8)
         column.addWidget(self._upper(theme), 1)
-        self.show_selection(None, None, -1)
+        self.show_selection(None, None)
 
-    def show_selection(self, sheet: LayerSheet | None, summary: SelectionSummary | None, first: int) -> None:
-        """Show the settings of the selected layers, of which `first` is one; if there are none, how to select some."""
+    def show_selection(
+        self, sheet: LayerSheet | None, summary: SelectionSummary | None, layers: Collection[int] = ()
+    ) -> None:
+        """Show the settings of the selected layers; if there are none, how to select some."""
         some = sheet is not None and summary is not None and summary.count > 0
         for choice in (self.bits, self.group, self.sym):
             choice.setEnabled(some)
@@ -93,9 +97,11 @@ class LayerInspector(QFrame):
             for choice in (self.bits, self.group, self.sym):
                 choice.set_value(None)
             self._loss_increase_label.hide()
+            self._part_label.hide()
             for note in (
                 *self._mixed.values(),
                 self._why,
+                self._part,
                 self._size,
                 self._fallback,
                 self._loss_increase,
@@ -103,13 +109,7 @@ class LayerInspector(QFrame):
             ):
                 note.set_text("")
             return
-        single = summary.count == 1
-        self._title.setText(
-            breakable(sheet.linear(first).name)
-            if single
-            else self.tr("{} layers selected").format(f"{summary.count:,}")
-        )
-        self._help.set_text(f"{sheet.shape(first)}, {sheet.linear(first).dtype}" if single else "")
+        self._show_names(sheet, layers)
         self._show_schemes(summary, format_words.title(sheet.format_name) if mix_of(sheet.format_name) else "")
         self._why.set_text(_lines(summary.whys, summary.count), "")
         self._fallback.set_text(_lines(summary.fallbacks, summary.count), "warning")
@@ -122,6 +122,22 @@ class LayerInspector(QFrame):
         found = list(marks)
         reasons = Counter(mark.reason for mark in found)
         self._marks.set_text(_lines(reasons, selected), "bad" if any(mark.cannot for mark in found) else "warning")
+
+    def _show_names(self, sheet: LayerSheet, layers: Collection[int]) -> None:
+        """Show the name and the shape of the only layer, or of the experts of a module, and where they are stored."""
+        first, module = min(layers), sheet.module_of(layers)
+        shape = f"{sheet.shape(first)}, {sheet.linear(first).dtype}"
+        if len(layers) == 1:
+            title, about = breakable(sheet.linear(first).name), shape
+        elif module:
+            title, about = breakable(module), self.tr("{0} experts, {1} each").format(f"{len(layers):,}", shape)
+        else:
+            title, about = self.tr("{} layers selected").format(f"{len(layers):,}"), ""
+        self._title.setText(title)
+        self._help.set_text(about)
+        stored = sheet.stored_in(layers)
+        self._part.set_text(breakable(stored), "")
+        self._part_label.setVisible(bool(stored))
 
     def _show_loss_increase(self, summary: SelectionSummary) -> None:
         now, most = summary.loss_increase_now, summary.loss_increase_before
@@ -203,7 +219,9 @@ class LayerInspector(QFrame):
         facts.setHorizontalSpacing(8)
         facts.setVerticalSpacing(4)
         self._loss_increase_label = TintedLabel(theme, self.tr("Loss increase"), role="muted", parent=self)
+        self._part_label = TintedLabel(theme, self.tr("Slice of"), role="muted", parent=self)
         pairs = (
+            (self._part_label, self._part),
             (self._why_label, self._why),
             (self._size_label, self._size),
             (self._loss_increase_label, self._loss_increase),

@@ -15,6 +15,7 @@ from typing import TypeVar
 from app.pages.layers.budget.loss_increase import LayerSensitivity
 from core.estimation import sizes
 from core.formats.engines import EngineIssue
+from core.model.fused_experts import EXPERT
 from core.model.plans import LayerPlan, PlanCase, Plans, grouped
 from core.model.tree import Linear, ModelTree
 from core.schemes import UNTOUCHED, LayerScheme
@@ -126,12 +127,45 @@ class LayerSheet:
         linear = self.linear(layer)
         return f"{linear.out_features} \N{MULTIPLICATION SIGN} {linear.in_features}"
 
+    def module_of(self, layers: Collection[int]) -> str:
+        """Return the pattern of the experts that `layers` are, if they are all experts of a module of a block; else "".
+
+        The pattern is of the form `PREFIX.N.mlp.experts.*.down_proj`.
+        """
+        if len(layers) < 2:
+            return ""
+        first = self.linear(min(layers))
+        stem = EXPERT.sub("experts.*", first.kind)
+        if stem not in self.tree.expert_modules or len(layers) != self.tree.expert_modules[stem][first.block]:
+            return ""
+        places = {(linear.block, EXPERT.sub("experts.*", linear.kind)) for linear in map(self.linear, layers)}
+        return f"{self.tree.prefix}.{first.block}.{stem}" if len(places) == 1 else ""
+
+    def stored_in(self, layers: Collection[int]) -> str:
+        """Return the tensor of which all of these layers are slices, with the slice of a single one; else ""."""
+        parts = (self.linear(layer).part for layer in layers)
+        part = next(parts, None)
+        if part is None or any(other is None or other.tensor != part.tensor for other in parts):
+            return ""
+        shape = self.tree.tensors[part.tensor].shape
+        if len(layers) > 1 or part.expert is None:
+            return part.tensor
+        start, stop, step = part.rows
+        words = [part.tensor, f"expert {part.expert}"]
+        if len(shape) == 3 and part.rows != (0, shape[2 if part.transposed else 1], 1):
+            dots = f", {start + step}, \N{HORIZONTAL ELLIPSIS} " if step > 1 else " to "
+            words.append(f"outputs {start}{dots}{range(start, stop, step)[-1]}")
+        if part.transposed:
+            words.append("transposed")
+        return ", ".join(words)
+
     def describe(self, layer: int) -> str:
         """Return the lines of the tooltip of a layer."""
         plan = self.plans[layer]
         lines = [
             plan.linear.name,
             f"{self.shape(layer)}, {plan.linear.dtype}",
+            f"Slice of {stored}" if (stored := self.stored_in([layer])) else "",
             f"{plan.scheme.label()} ({plan.why})",
             plan.fallback,
             f"{human(self.case(layer).stored)} \N{RIGHTWARDS ARROW} {human(self.size(layer))}",

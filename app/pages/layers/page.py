@@ -463,7 +463,7 @@ class LayersPage(QWidget):
     def _show_selection(self) -> None:
         layers, sheet = self.selection.layers, self._sheet
         summary = summarize(sheet, layers) if sheet is not None else None
-        self.body.inspector.show_selection(sheet, summary, min(layers, default=NOTHING))
+        self.body.inspector.show_selection(sheet, summary, layers)
         marks = sheet.marks if sheet is not None else {}
         self.body.inspector.show_marks((mark for layer, mark in marks.items() if layer in layers), len(layers))
 

@@ -55,8 +55,13 @@ def facts(opened: OpenedModel, licence: str, stated_by: str = "") -> tuple[Fact,
     source = _tr("Facts", "Stated by {0}").format(stated_by) if licence and stated_by else ""
     return (
         Fact("architecture", _tr("Facts", "Architecture"), tree.architecture or tree.model_type or unknown),
-        Fact("parameters", _tr("Facts", "Parameters"), count(tree.parameters), f"{tree.parameters:,}"),
-        Fact("blocks", _tr("Facts", "Blocks"), _tr("Facts", "{0}, {1} linear layers").format(tree.blocks, quantizable)),
+        _parameters(tree),
+        Fact(
+            "blocks",
+            _tr("Facts", "Blocks"),
+            _tr("Facts", "{0}, {1} linear layers").format(tree.blocks, f"{quantizable:,}"),
+        ),
+        *_experts(tree),
         Fact("size", _tr("Facts", "Size"), human(total), _tr("Facts", "{0} bytes").format(f"{total:,}")),
         Fact("hidden", _tr("Facts", "Hidden size"), f"{width:,}" if width else unknown),
         Fact("dtype", _tr("Facts", "Data type"), stored_as(tree) or unknown),
@@ -65,6 +70,28 @@ def facts(opened: OpenedModel, licence: str, stated_by: str = "") -> tuple[Fact,
         Fact("tied", _tr("Facts", "Output head"), head_text(tree)),
         Fact("licence", _tr("Facts", "Licence"), licence or unknown, source),
     )
+
+
+def _parameters(tree: ModelTree) -> Fact:
+    """Return the number of parameters, and for a mixture of experts how many of them are used for a token."""
+    value, exact = count(tree.parameters), f"{tree.parameters:,}"
+    if any(tree.experts) and tree.experts_per_token:
+        active = round(tree.parameters - sum(tree.block_weights) + sum(tree.active_weights))
+        value = _tr("Facts", "{0}, {1} for a token").format(value, count(active))
+        exact = _tr("Facts", "{0}, of which {1} are used for each token").format(exact, f"{active:,}")
+    return Fact("parameters", _tr("Facts", "Parameters"), value, exact)
+
+
+def _experts(tree: ModelTree) -> tuple[Fact, ...]:
+    """Return the number of experts; empty for a model without."""
+    blocks = sum(map(bool, tree.experts))
+    if not blocks:
+        return ()
+    value = f"{max(tree.experts):,}"
+    if tree.experts_per_token:
+        value = _tr("Facts", "{0}, {1} for a token").format(value, f"{tree.experts_per_token:,}")
+    exact = _tr("Facts", "Routed experts, in {0} of {1} blocks").format(blocks, tree.blocks)
+    return (Fact("experts", _tr("Facts", "Experts"), value, exact),)
 
 
 def head_text(tree: ModelTree) -> str:

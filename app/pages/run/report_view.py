@@ -15,6 +15,7 @@ from PySide6.QtGui import QDesktopServices, QFont, QGuiApplication, QResizeEvent
 from PySide6.QtWidgets import QBoxLayout, QHBoxLayout, QPushButton, QScrollArea, QVBoxLayout, QWidget
 
 from app.pages.run.curve_pane import CurvePane
+from app.pages.run.expert_list import ExpertList
 from app.pages.run.file_list import FileList
 from app.pages.run.format_list import FormatList
 from app.pages.run.loading_panel import LoadingPanel
@@ -71,6 +72,7 @@ class ReportView(QWidget):
         self._curves.setMaximumHeight(560)
         self._formats = FormatList(theme)
         self._formats.convert_wanted.connect(self._convert)
+        self._experts = ExpertList(theme)
         self._files = FileList(theme)
         self._loading = LoadingPanel(theme)
         self._loading.hide()
@@ -97,6 +99,7 @@ class ReportView(QWidget):
         self._curves.show_record(record)
         self._curves.setVisible(bool(record.blocks))
         self._formats.show_formats(self._report)
+        self._experts.show_experts(self._report)
         self._files.show_files(self._report)
         self._loading.show_snippets(snippets(self._report, self._output))
         self._loading.hide()
@@ -165,6 +168,7 @@ class ReportView(QWidget):
         side = QVBoxLayout()
         side.setSpacing(16)
         side.addWidget(self._formats)
+        side.addWidget(self._experts)
         side.addWidget(self._files)
         side.addStretch(1)
         self._columns.setSpacing(16)

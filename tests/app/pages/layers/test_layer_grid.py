@@ -86,7 +86,7 @@ def folded() -> LayerGrid:
 
 
 def test_experts_are_one_column_a_module(folded: LayerGrid) -> None:
-    assert folded.titles == ("q", "k", "v", "o", "gate", "gate", "up", "down")
+    assert folded.titles == ("q", "k", "v", "o", "mlp.gate", "gate", "up", "down")
     assert [(band.title, band.experts, band.folded) for band in folded.bands] == [
         ("gate", 12, True),
         ("up", 12, True),
@@ -107,7 +107,7 @@ def test_a_folded_cell_stands_for_all_experts_of_its_block(folded: LayerGrid) ->
 
 def test_unfolded_experts_have_a_column_each_in_their_order(folded: LayerGrid) -> None:
     grid = folded.unfold(GATE)
-    assert grid.titles[4:18] == ("gate", *map(str, range(12)), "up")
+    assert grid.titles[4:18] == ("mlp.gate", *map(str, range(12)), "up")
     assert grid.bands[0].columns == range(5, 17)
     assert [MIXTURE.linears[layer].kind for layer in grid.column(7)] == ["mlp.experts.2.gate_proj"] * 3
 

@@ -13,12 +13,14 @@ from app.pages.layers.page import LayersPage
 from app.pages.layers.side_panel import VIEWS, SidePanel
 from core.bitsmap import BitsMap, Rule
 from core.estimation import sizes
+from core.model.tree import build_tree
 from core.schemes import LayerScheme
 from core.wording import human
 from tests.app.pages.layers.budget.tables import measured
+from tests.app.pages.layers.experts import mixture
 from tests.app.pages.layers.parts import label, model, select_kind
 from tests.app.reading_aloud import unnamed, unreachable
-from tests.core.paper_model import llama
+from tests.core.paper_model import llama, mixture_parts
 
 
 @pytest.fixture(params=VIEWS)
@@ -165,3 +167,42 @@ def test_a_named_gguf_type_leaves_only_the_bits_to_choose(page: LayersPage) -> N
     inspector = page.body.inspector
     assert (inspector.bits.isEnabled(), inspector.group.isEnabled(), inspector.sym.isEnabled()) == (True, False, False)
     assert "Group size and symmetry are set by GGUF Q4_1." in inspector._mixed["sym"].text()
+
+
+# --- Experts ------------------------------------------------------------------------------------------------
+
+
+def test_all_experts_of_a_module_are_named_by_their_pattern(page: LayersPage) -> None:
+    page.context.draft.choose(model=model(mixture(2, 4)))
+    assert page._grid is not None
+    page.selection.select(page._grid.layers_at(1, 5))
+    assert label(page, "selection_title").replace("\u200b", "") == "model.layers.1.mlp.experts.*.gate_proj"
+    page.selection.select(page._grid.column(5))
+    assert label(page, "selection_title") == "8 layers selected"
+
+
+def test_all_experts_of_a_module_become_one_rule(page: LayersPage) -> None:
+    page.context.draft.choose(model=model(mixture(2, 4)))
+    assert page._grid is not None
+    page.selection.select(page._grid.layers_at(1, 5))
+    page.set_keys(bits=8)
+    bits_map = page.context.draft.choices.bits_map
+    assert bits_map.rules == (Rule("model.layers.1.mlp.experts.*.gate_proj", bits=8),)
+    assert not bits_map.layers
+    page.context.draft.undo_stack.undo()
+    assert not page.context.draft.choices.bits_map.rules
+
+
+def test_an_expert_in_one_tensor_with_others_tells_its_slice(page: LayersPage) -> None:
+    config, tensors = mixture_parts(2, 4, True, 64, 32, 4, 288, 128)
+    page.context.draft.choose(model=model(build_tree(config, tensors)))
+    assert page._grid is not None
+    band = next(band for band in page._grid.bands if band.title == "up")
+    cell = page._grid.layers_at(1, band.columns[0])
+    page.selection.select(cell[2:3])
+    words = label(page, "stored_in").replace("\u200b", "")
+    assert words == "model.layers.1.mlp.experts.gate_up_proj, expert 2, outputs 32 to 63"
+    page.selection.select(cell)
+    assert label(page, "stored_in").replace("\u200b", "") == "model.layers.1.mlp.experts.gate_up_proj"
+    page.selection.select(page._grid.layers_at(1, 0))
+    assert label(page, "stored_in") == ""

@@ -10,6 +10,8 @@ import pytest
 from app.pages.model.facts import facts, origin_text, stored_as
 from core.model.headers import TensorInfo
 from core.model.tree import ModelTree
+from core.wording import count
+from tests.app.pages.layers.experts import mixture
 from tests.core.tiny_model import BLOCKS, SHAPES, WIDTH
 
 if TYPE_CHECKING:
@@ -37,6 +39,28 @@ def test_the_exact_figures_are_kept(opened: OpenedModel) -> None:
     total = sum(tensor.nbytes for tensor in opened.tree.tensors.values())
     assert exact["parameters"] == f"{opened.tree.parameters:,}"
     assert exact["size"] == f"{total:,} bytes"
+
+
+def test_a_mixture_tells_the_experts_and_the_parameters_of_a_token(opened: OpenedModel) -> None:
+    tree = mixture(2, 8)
+    tree = replace(tree, config={**tree.config, "num_experts_per_tok": 2})
+    found = {fact.key: fact for fact in facts(replace(opened, tree=tree), "")}
+    unused = 2 * 6 * 3 * 64 * 64
+    assert found["experts"].value == "8, 2 for a token"
+    assert found["experts"].exact == "Routed experts, in 2 of 2 blocks"
+    assert found["parameters"].value.endswith(f", {count(tree.parameters - unused)} for a token")
+    assert f"{tree.parameters - unused:,}" in found["parameters"].exact
+
+
+def test_experts_of_a_token_that_no_config_states_are_not_guessed(opened: OpenedModel) -> None:
+    tree = mixture(2, 8)
+    found = values(replace(opened, tree=tree))
+    assert found["experts"] == "8"
+    assert found["parameters"] == count(tree.parameters)
+
+
+def test_a_model_without_experts_has_no_line_about_them(opened: OpenedModel) -> None:
+    assert "experts" not in values(opened)
 
 
 def test_the_licence_names_what_states_it(opened: OpenedModel) -> None:
