@@ -11,8 +11,9 @@ import torch
 from transformers import AutoConfig
 
 from core.inference.native.model_spec import model_spec, refusal
-from core.model.tree import Linear, ModelTree
+from core.model.tree import Linear, ModelTree, build_tree
 from tests.core.inference.native.tiny_models import MODELS, SMALL, TEXT, kernels, load, logits_of, make, skeleton_of
+from tests.core.tiny_architectures import make_config
 
 __all__ = ["kernels"]
 EXACT = 1e-4
@@ -103,3 +104,10 @@ def test_factors_of_one_family_are_ignored_in_others() -> None:
     extra = {"embedding_multiplier": 3.0, "residual_multiplier": 0.5, "logits_scaling": 4.0}
     config = AutoConfig.for_model("llama", **extra, final_logit_softcapping=5.0)
     assert model_spec(config.to_dict()) == model_spec(AutoConfig.for_model("llama").to_dict())
+
+
+@pytest.mark.parametrize(
+    "name", ["qwen3_moe", "mixtral", "gpt_oss", "granitemoe", "deepseek_v3", "qwen3_5_text", "granitemoehybrid", "lfm2"]
+)
+def test_mixtures_and_hybrids_are_refused(name: str) -> None:
+    assert "does not support the architecture" in refusal(make_config(name).to_dict(), build_tree({}, {}))
