@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from core.errors import UnsupportedModel
 from core.model.block_outputs import OutputLayout, hand_on, outputs, snapshot
@@ -347,15 +348,29 @@ def logits(
     return scores
 
 
-def products_in(dtype: torch.dtype, device: torch.device) -> contextlib.AbstractContextManager[object]:
-    """Return a context in which matrix products run in `dtype`.
+@contextlib.contextmanager
+def products_in(dtype: torch.dtype, device: torch.device) -> Iterator[None]:
+    """Run matrix products in `dtype` for the duration of the context.
 
     The residual stream stays in fp32: in 16 bits, the rounding of its few very large channels would exceed the
     quantization error.
     """
     if dtype == torch.float32:
-        return contextlib.nullcontext()
-    return torch.autocast(device.type, dtype, cache_enabled=False)
+        yield
+        return
+    with torch.autocast(device.type, dtype, cache_enabled=False), _SumsInOneDtype():
+        yield
+
+
+class _SumsInOneDtype(TorchFunctionMode):
+    """A context in which `index_add_` converts its source, which autocast does not: DBRX adds products in 16 bits to
+    sums in float32."""
+
+    def __torch_function__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None) -> Any:
+        """Call a function of torch."""
+        if func is Tensor.index_add_ and len(args) == 4 and args[3].dtype != args[0].dtype:
+            args = (*args[:3], args[3].to(args[0].dtype))
+        return func(*args, **(kwargs or {}))
 
 
 def fill_outside(skeleton: Skeleton, dtype: torch.dtype, device: torch.device) -> None:

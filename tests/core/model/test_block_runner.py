@@ -21,6 +21,7 @@ from core.model.block_runner import (
     find_chain,
     first_inputs,
     logits,
+    products_in,
 )
 from core.model.headers import read_folder
 from core.model.skeleton import build_skeleton
@@ -170,3 +171,13 @@ def test_building_a_skeleton_reads_no_weights(tmp_path: Path) -> None:
     skeleton = build_skeleton(tree, TensorStore(tmp_path))
     assert all(parameter.is_meta for parameter in skeleton.model.parameters())
     assert not any(buffer.is_meta for buffer in skeleton.model.buffers())
+
+
+def test_products_in_16_bits_are_added_to_sums_in_float32() -> None:
+    """DBRX adds the outputs of its experts with `index_add_`, which autocast does not convert."""
+    sums, weight, x = torch.zeros(4, 3), torch.randn(3, 5), torch.randn(2, 5)
+    with products_in(torch.bfloat16, torch.device("cpu")):
+        product = torch.nn.functional.linear(x, weight)
+        sums.index_add_(0, torch.tensor([1, 3]), product)
+    assert product.dtype == torch.bfloat16
+    assert torch.equal(sums[[1, 3]], product.float())
