@@ -13,6 +13,7 @@ import sys
 import tempfile
 import traceback
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -39,6 +40,7 @@ from app.pages.chat.session import ChatSession  # noqa: E402
 from app.pages.chat.top_bar import ONE, TWO  # noqa: E402
 from app.pages.convert.page import ConvertPage  # noqa: E402
 from app.pages.layers.page import LayersPage  # noqa: E402
+from core.bitsmap import BitsMap, Rule, find  # noqa: E402
 from core.schemes import LayerScheme  # noqa: E402
 
 Condition = Callable[[], bool]
@@ -100,6 +102,34 @@ def story(window: MainWindow, folder: Path) -> Iterator[Condition]:
     convert.open_model(record.spec.output)
     yield lambda: convert.conversion.state == "ready"
     yield from shoot("convert", "convert")
+    yield from _experts(window, folder, shoot)
+
+
+def _experts(window: MainWindow, folder: Path, shoot: Shoot) -> Iterator[Condition]:
+    """Take the picture of the map of a mixture of experts, whose files contain no weights."""
+    from tests.benchmarks.huge_mixture import write
+
+    assert window.context is not None
+    draft = window.context.draft
+    with tempfile.TemporaryDirectory() as made:
+        model = Path(made) / "mixture-of-experts"
+        model.mkdir()
+        write(model, fused=True, blocks=24)
+        window.open_words(str(model))
+        yield lambda: draft.model is not None and draft.model.label == model.name
+        rules = (
+            Rule("*.mlp.experts.*.down_proj", bits=3),
+            Rule("model.layers.0.mlp.experts.*", bits=8),
+            Rule("/layers.[2-5].mlp.experts.[0-9].up_proj/", bits=8),
+        )
+        draft.edit_map(BitsMap(LayerScheme(4, 64), rules), "example")
+        layers = window.stack.pages["layers"]
+        assert isinstance(layers, LayersPage)
+        layers.body.side.show_view("layers")
+        assert draft.model is not None
+        names = [linear.name for linear in draft.model.tree.linears]
+        layers.selection.select(find(names, "model.layers.7.mlp.experts.*.gate_proj"))
+        yield from shoot("experts", "layers")
 
 
 def _two_models(window: MainWindow, chat: ChatPage, made: str, shoot: Shoot) -> Iterator[Condition]:
@@ -124,10 +154,6 @@ def _two_models(window: MainWindow, chat: ChatPage, made: str, shoot: Shoot) -> 
 
 def _paint_some_bits(window: MainWindow) -> None:
     """Set an example bits map: the first and last block in 8 bits, the up-projections in 3."""
-    from dataclasses import replace
-
-    from core.bitsmap import BitsMap, Rule
-
     assert window.context is not None
     draft = window.context.draft
     rules = (

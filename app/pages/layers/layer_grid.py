@@ -278,21 +278,21 @@ def _parts(kind: str) -> list[str]:
 
 
 def _ordered(kinds: Iterable[str]) -> list[str]:
-    """Return the kinds in the order of computation if all are known, else in the order of the checkpoint.
+    """Return the kinds by parent module, those of a parent in the order of computation if all are known.
 
-    The kinds of one module stay together, as a block may have several modules of a sort: experts and a shared expert.
+    Parents are in the order of computation if all kinds are known, else in the order of the checkpoint.
     """
-    listed = list(kinds)
-    split = [kind.rpartition(".") for kind in listed]
-    if not {last for _, _, last in split} <= set(_ORDER):
-        return listed
-    first: dict[str, int] = {}
-    for parent, _, last in split:
-        first[parent] = min(first.get(parent, len(_ORDER)), _ORDER.index(last))
-    parents = sorted(first, key=first.__getitem__)
-    return sorted(
-        listed, key=lambda kind: (parents.index(kind.rpartition(".")[0]), _ORDER.index(kind.rpartition(".")[2]))
-    )
+    groups: dict[str, list[str]] = {}
+    for kind in kinds:
+        groups.setdefault(kind.rpartition(".")[0], []).append(kind)
+    places: dict[str, int] = {}
+    for parent, own in groups.items():
+        lasts = [kind.rpartition(".")[2] for kind in own]
+        if set(lasts) <= set(_ORDER):
+            own.sort(key=lambda kind: _ORDER.index(kind.rpartition(".")[2]))
+            places[parent] = min(map(_ORDER.index, lasts))
+    parents = sorted(groups, key=places.__getitem__) if len(places) == len(groups) else list(groups)
+    return [kind for parent in parents for kind in groups[parent]]
 
 
 def _embedding(tree: ModelTree) -> list[OuterModule]:

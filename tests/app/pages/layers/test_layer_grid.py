@@ -21,6 +21,12 @@ def test_unknown_kinds_stay_in_the_order_of_the_checkpoint() -> None:
     assert grid.titles == ("mlp.c_proj", "c_attn", "attn.c_proj")
 
 
+def test_known_kinds_are_in_the_order_of_computation_beside_unknown_ones() -> None:
+    names = ("mamba.in_proj", "mamba.out_proj", "self_attn.k_proj", "self_attn.o_proj", "self_attn.q_proj")
+    grid = make_grid(llama(2, shapes=dict.fromkeys(names, (64, 64))))
+    assert grid.titles == ("in_proj", "out_proj", "q", "k", "o")
+
+
 def test_every_layer_is_found_where_it_stands() -> None:
     tree = llama(4, tied=False)
     grid = make_grid(tree)
