@@ -50,9 +50,9 @@ def expert_notes(report: Mapping[str, Any]) -> list[str]:
     count, total = sum(len(mixture.not_tuned) for mixture in found), sum(len(mixture.tokens) for mixture in found)
     recipe = _mapping(_mapping(report.get("settings")).get("recipe"))
     if count and recipe.get("iters") != 0:
-        experts = "1 expert" if count == 1 else f"{count:,} experts"
+        experts, were = ("1 expert", "was") if count == 1 else (f"{count:,} experts", "were")
         notes.append(
-            f"{experts} of {total:,} got too few tokens to be tuned and were rounded with searched scales; more "
+            f"{experts} of {total:,} got too few tokens to be tuned and {were} rounded with searched scales; more "
             "samples reach more experts."
         )
     return notes

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from PySide6.QtCore import Qt
-from PySide6.QtGui import QBrush
 from PySide6.QtWidgets import QFrame, QHeaderView, QTreeWidget, QTreeWidgetItem, QWidget
 
 from app.theme import Theme
@@ -24,7 +23,6 @@ class ExpertList(Panel):
 
     def __init__(self, theme: Theme, parent: QWidget | None = None) -> None:
         super().__init__(theme, parent)
-        self._theme = theme
         self.setObjectName("report_experts")
         title = TintedLabel(theme, self.tr("&Experts"), bold=True)
         self.tree = QTreeWidget()
@@ -82,8 +80,6 @@ class ExpertList(Panel):
     def _row(self, name: str, tokens: str, not_tuned: str) -> QTreeWidgetItem:
         row = QTreeWidgetItem([name, tokens, not_tuned])
         row.setTextAlignment(2, Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter)
-        if not_tuned:
-            row.setForeground(2, QBrush(self._theme.color("warning")))
         return row
 
 

@@ -37,7 +37,7 @@ from app.pages.layers.selection import Selection
 _WIDTHS: Final = {NAME: 40, SHAPE: 14, BITS: 9, GROUP: 9, SYMMETRIC: 12, SIZE: 12, LOSS_INCREASE: 12, WHY: 24}
 """Column widths in average characters; that of the names is the minimum beside the column of reasons."""
 _GIVE_WAY: Final = (WHY, SYMMETRIC, SHAPE, GROUP)
-_SHORTEST: Final = 30
+_SHORTEST: Final = 29
 """Width of the names in average characters without that column."""
 _SWATCH: Final = 12
 _SWATCHES: Final = QSize(_SWATCH, _SWATCH)
