@@ -1,4 +1,4 @@
-"""Held-out loss of a small trained model quantized by Bitwright and by auto-round at equal settings.
+"""Held-out loss and KL divergence of a small trained model quantized by Bitwright and by auto-round at equal settings.
 
 Run manually on the folders that `small_models.py` writes:
 
@@ -11,7 +11,9 @@ use the same 64 samples of 256 tokens of the bundled calibration text and batche
 auto-round's reader for transformers and evaluated in float32 on the same windows of the bundled evaluation text.
 
 The loss increase is the mean difference to the original model's loss, token by token, in nats; its standard error is
-that of the paired difference. Outputs that exist in WORK are evaluated again, but not quantized again.
+that of the paired difference. `kl` is the mean KL divergence from the original model's next-token distribution, in
+nats; it is never negative, and its relative error is smaller than that of the loss increase. Outputs that exist in WORK
+are evaluated again, but not quantized again.
 """
 
 from __future__ import annotations
@@ -22,10 +24,12 @@ import os
 import shutil
 import subprocess
 import sys
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -109,25 +113,59 @@ def load_dequantized(folder: Path) -> Any:
     return nn.Module.float(model).eval()  # transformers refuses `model.float()` for a quantized model
 
 
-def save_losses(folder: Path, path: Path) -> None:
-    """Write the token losses of a checkpoint on the bundled evaluation text, float32 [rows, SEQLEN - 1], to `path`."""
+@torch.inference_mode()
+def measure(folder: Path, original: Path | None, path: Path) -> None:
+    """Measure a checkpoint on the bundled evaluation text and write the figures of each token to `path`.
+
+    `losses` are negative log-likelihoods, float32 [rows, SEQLEN - 1]. Without `original`, `log_probs` are the
+    logarithms of the next-token probabilities, float32 [rows, SEQLEN, vocabulary]; with it, the path of such a file,
+    `divergences` are the KL divergences from its distributions, float32 [rows, SEQLEN].
+    """
     from transformers import AutoTokenizer
 
     tokenizer: Any = AutoTokenizer.from_pretrained(folder)
-    windows = evaluate.make_windows(tokenizer, seqlen=SEQLEN).tokens
-    save_file({"losses": evaluate.token_losses(load_dequantized(folder), windows)}, path)
+    model = load_dequantized(folder)
+    losses, log_probs, divergences = [], [], []
+    for number, row in enumerate(evaluate.make_windows(tokenizer, seqlen=SEQLEN).tokens):
+        found = torch.log_softmax(model(input_ids=row[None], use_cache=False).logits[0].float(), dim=-1)
+        losses.append(evaluate.row_losses(found[:-1], row[1:]))
+        if original is None:
+            log_probs.append(found)
+        else:
+            with safe_open(original, "pt") as file:
+                expected = file.get_slice("log_probs")[number]
+            divergences.append((expected.exp() * (expected - found)).sum(dim=-1))
+    tables = {"losses": losses, "log_probs": log_probs, "divergences": divergences}
+    save_file({name: torch.stack(rows) for name, rows in tables.items() if rows}, path)
 
 
-def losses_of(folder: Path, path: Path) -> Tensor | None:
-    """Return the token losses of a checkpoint, or None if it cannot be read.
+def figures_of(folder: Path, path: Path, original: Path | None = None) -> dict[str, Tensor] | None:
+    """Return the figures that `measure` writes, or None if the checkpoint cannot be read.
 
     They are measured in a child process, because auto-round replaces classes of transformers.
     """
-    environment = {**os.environ, "HF_HUB_OFFLINE": "1"}
-    child = [sys.executable, __file__, str(folder), str(path), "--losses"]
+    child = [sys.executable, __file__, str(folder), str(path), "--measure"]
+    if original is not None:
+        child += ["--original", str(original)]
     with path.with_suffix(".read.log").open("wb") as log:
-        done = subprocess.run(child, env=environment, stdout=log, stderr=subprocess.STDOUT, check=False)
-    return None if done.returncode else load_file(path)["losses"]
+        done = subprocess.run(
+            child, env={**os.environ, "HF_HUB_OFFLINE": "1"}, stdout=log, stderr=subprocess.STDOUT, check=False
+        )
+    return None if done.returncode else load_file(path)
+
+
+def print_ratios(rows: list[dict[str, Any]]) -> None:
+    """Print the ratios of Bitwright's figures to those of its rounding and to auto-round's with the same method."""
+    found = {(row["scheme"], row["method"], row["program"]): row for row in rows}
+    print("\nRatios of Bitwright's figures; below 1 they are lower.")
+    for (scheme, method, program), row in found.items():
+        if program != "bitwright":
+            continue
+        others = {"rtn": found.get((scheme, "rtn", program)), "auto-round": found.get((scheme, method, "auto-round"))}
+        for name, other in others.items():
+            if other is not None and other is not row:
+                ratios = [f"{key} {row[key] / other[key]:.3f}" for key in ("loss_increase", "kl")]
+                print(f"{scheme} {method} to {name}: {', '.join(ratios)}")
 
 
 def main() -> None:
@@ -137,48 +175,45 @@ def main() -> None:
     parser.add_argument("--schemes", nargs="+", choices=tuple(SCHEMES), default=list(SCHEMES))
     parser.add_argument("--programs", nargs="+", choices=PROGRAMS, default=list(PROGRAMS))
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
-    parser.add_argument("--losses", action="store_true", help="Only write the token losses of MODEL to the file WORK.")
+    parser.add_argument("--measure", action="store_true", help="Only write the figures of MODEL to the file WORK.")
+    parser.add_argument("--original", type=Path, help="Figures of the original model, for --measure.")
     options = parser.parse_args()
-    if options.losses:
-        save_losses(options.model, options.work)
+    if options.measure:
+        measure(options.model, options.original, options.work)
         return
     options.work.mkdir(parents=True, exist_ok=True)
-    samples = options.work / "samples.jsonl"
+    samples, reference = options.work / "samples.jsonl", options.work / "original.safetensors"
     write_samples(options.model, samples)
-    original = losses_of(options.model, options.work / "original.safetensors")
+    original = figures_of(options.model, reference)
     if original is None:
-        raise SystemExit(f"{options.model} cannot be evaluated; see {options.work / 'original.read.log'}.")
-    print(json.dumps({"model": str(options.model), "perplexity": round(float(original.mean().exp()), 3)}), flush=True)
-    increases: dict[tuple[str, str, str], float] = {}
-    for scheme in options.schemes:
-        for method in options.methods:
-            for program in options.programs:
-                name = f"{program}-{scheme}-{method}"
-                output, row = options.work / name, {"program": program, "scheme": scheme, "method": method}
-                if not output.exists():
-                    run = command(program, method, options.model, samples, scheme, output)
-                    figures = measured(run, options.work / f"{name}.log")
-                    row |= {"exit": figures.code, "seconds": round(figures.seconds, 1)}
-                    if figures.code:
-                        shutil.rmtree(output, ignore_errors=True)
-                        print(json.dumps(row), flush=True)
-                        continue
-                found = losses_of(checkpoint_in(output), options.work / f"{name}.safetensors")
-                if found is None:
-                    print(json.dumps({**row, "error": "cannot be read"}), flush=True)
-                    continue
-                increase, error = evaluate.loss_increase(original, found)
-                increases[scheme, method, program] = increase
-                row |= {"perplexity": round(float(found.mean().exp()), 3)}
-                row |= {"loss_increase": round(increase, 5), "standard_error": round(error, 5)}
+        raise SystemExit(f"{options.model} cannot be evaluated; see {reference.with_suffix('.read.log')}.")
+    value = float(original["losses"].mean().exp())
+    print(json.dumps({"model": str(options.model), "perplexity": round(value, 3)}), flush=True)
+    rows = []
+    for scheme, method, program in product(options.schemes, options.methods, options.programs):
+        name = f"{program}-{scheme}-{method}"
+        output = options.work / name
+        row: dict[str, Any] = {"program": program, "scheme": scheme, "method": method}
+        if not output.exists():
+            run = command(program, method, options.model, samples, scheme, output)
+            process = measured(run, options.work / f"{name}.log")
+            row |= {"exit": process.code, "seconds": round(process.seconds, 1)}
+            if process.code:
+                shutil.rmtree(output, ignore_errors=True)
                 print(json.dumps(row), flush=True)
-    print("\nRatios of loss increases; below 1 Bitwright's is the lower, or tuning's is lower than that of rounding.")
-    for (scheme, method, program), increase in increases.items():
-        if program != "bitwright":
+                continue
+        found = figures_of(checkpoint_in(output), options.work / f"{name}.safetensors", reference)
+        if found is None:
+            print(json.dumps({**row, "error": "cannot be read"}), flush=True)
             continue
-        ratios = {"rtn": increases.get((scheme, "rtn", program)), "peer": increases.get((scheme, method, "auto-round"))}
-        parts = [f"to {name} {increase / other:.3f}" for name, other in ratios.items() if other]
-        print(f"{scheme} {method}: {', '.join(parts)}")
+        increase, error = evaluate.loss_increase(original["losses"], found["losses"])
+        divergence, divergence_error = evaluate.loss_increase(torch.zeros(()), found["divergences"])
+        row |= {"perplexity": round(float(found["losses"].mean().exp()), 3)}
+        row |= {"loss_increase": round(increase, 5), "loss_error": round(error, 5)}
+        row |= {"kl": round(divergence, 5), "kl_error": round(divergence_error, 5)}
+        rows.append(row)
+        print(json.dumps(row), flush=True)
+    print_ratios(rows)
 
 
 if __name__ == "__main__":
