@@ -17,12 +17,13 @@ from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from transformers.pytorch_utils import Conv1D
 
 from core import api
+from core.conversion.joined_experts import join_experts
 from core.errors import BitwrightError
 from core.events import Done
 from core.formats.dense_store import DenseStore
 from core.formats.opened import open_checkpoint
 from core.inference.devices import DtypeProbe
-from core.inference.loader import load_model, load_runner
+from core.inference.loader import load_model, load_runner, open_tree
 from core.model.block_runner import (
     OutputKey,
     block_input,
@@ -56,8 +57,8 @@ CLOSE: Final = 0.15
 Rounding makes 0.0003 in dense models. Where tokens choose experts or keys to attend to, it changes choices between
 almost equal scores, which makes up to 0.1 in models this small; `ROUNDING` is the exact check.
 """
-EQUAL: Final = 2e-3
-"""Largest divergence of two readers of the same file, of which one computes in fp16."""
+EQUAL: Final = 0.02
+"""Largest divergence of two readers of equal weights, of which one computes in fp16."""
 STEPS: Final = 0.03
 """Largest relative difference of logits between generation token by token and one pass, with 8-bit weights."""
 VERIFIED, REFUSED, FAILED, NOT_MADE = "verified", "refused", "failed", "cannot be built"
@@ -328,7 +329,8 @@ def _inside(name: str) -> str:
 def _dequantized(output: Path, folder: Path) -> Any:
     """Return transformers' model of a checkpoint that is dequantized by our reader into the layout of its names."""
     checkpoint = open_checkpoint(output)
-    store = DenseStore(checkpoint)
+    tree, store = open_tree(checkpoint), DenseStore(checkpoint)
+    tree, store = join_experts(build_skeleton(tree, store).model, tree, store)
     folder.mkdir()
     save_file(
         {name: store.get(name).contiguous() for name in store.table}, folder / "model.safetensors", {"format": "pt"}
