@@ -61,9 +61,9 @@ def main() -> None:
         began = time.monotonic()
         row = rows.get(name, {"name": name})
         if not options.only_peer:
-            row = {**row, **in_child(name, work, ours)}
+            row = {**row, **in_folder(name, work, ours)}
         if (options.peer or options.only_peer) and kind_of(name.partition(" ")[0]) == TEXT:
-            row["peer"] = in_child(name, work, theirs)
+            row["peer"] = in_folder(name, work, theirs)
         rows[name] = row
         print(
             f"{name:26} {row.get('verdict', ''):9} {time.monotonic() - began:4.0f} s  {row.get('reason', '')}",
@@ -77,31 +77,44 @@ def main() -> None:
 
 def ours(name: str, folder: Path) -> dict[str, Any]:
     """Return our result for a model as a dict."""
-    text = kind_of(name.partition(" ")[0]) == TEXT
-    return asdict(measure(name, folder) if text else refusal_of(name))
+    if kind_of(name.partition(" ")[0]) != TEXT:
+        return asdict(refusal_of(name))
+    return in_child(lambda: asdict(measure(name, folder)), folder)
 
 
 def theirs(name: str, folder: Path) -> dict[str, Any]:
-    """Return auto-round's result for a model as a dict."""
-    return asdict(peer.run_peer(name, folder))
+    """Return auto-round's result for a model as a dict; a second process reads what the first has written."""
+    written = in_child(lambda: asdict(peer.quantize_by_peer(name, folder)), folder)
+    if written["verdict"] == "failed":
+        return {**written, "verdict": "crash"}
+    return in_child(lambda: asdict(peer.read_by_peer(peer.PeerRow(**written), folder)), folder)
 
 
-def in_child(name: str, work: Path, run: Callable[[str, Path], dict[str, Any]]) -> dict[str, Any]:
-    """Run a function in a forked process; its output goes to the file `log` in a folder for this model."""
+def in_folder(name: str, work: Path, run: Callable[[str, Path], dict[str, Any]]) -> dict[str, Any]:
+    """Run a function with a new folder for the model, of which only the log remains."""
     folder = work / f"{name.replace(' ', '-')}-{run.__name__}"
     rmtree(folder, ignore_errors=True)
     folder.mkdir()
+    row = run(name, folder)
+    for part in ("source", "output", "plain"):
+        rmtree(folder / part, ignore_errors=True)
+    return row
+
+
+def in_child(run: Callable[[], dict[str, Any]], folder: Path) -> dict[str, Any]:
+    """Run a function in a forked process, whose output is appended to the file `log` in the folder."""
     told = folder / "row.json"
+    told.unlink(missing_ok=True)
     process = os.fork()
     if not process:
         signal.setitimer(signal.ITIMER_PROF, SECONDS)
         torch.set_num_threads = lambda nthreads: None  # a run sets the number of cores, which is slower for tiny layers
-        with (folder / "log").open("w") as log:
+        with (folder / "log").open("a") as log:
             os.dup2(log.fileno(), 1)
             os.dup2(log.fileno(), 2)
-            os.environ["BITWRIGHT_HOME"] = str(work / "home")  # kernels are compiled once
+            os.environ["BITWRIGHT_HOME"] = str(folder.parent / "home")  # kernels are compiled once
             try:
-                told.write_text(json.dumps(run(name, folder)), encoding="utf-8")
+                told.write_text(json.dumps(run()), encoding="utf-8")
             except BaseException as error:  # noqa: BLE001 - reported as the row
                 traceback.print_exc()
                 text = f"{type(error).__name__}: {error}".replace("\n", " ")[:300]
@@ -110,8 +123,6 @@ def in_child(name: str, work: Path, run: Callable[[str, Path], dict[str, Any]]) 
             sys.stderr.flush()
         os._exit(0)
     _, status = os.waitpid(process, 0)
-    for part in ("source", "output", "plain"):
-        rmtree(folder / part, ignore_errors=True)
     if not told.is_file():
         return {"verdict": "failed", "reason": f"the process ended with status {status}"}
     row: dict[str, Any] = json.loads(told.read_text(encoding="utf-8"))

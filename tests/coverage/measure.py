@@ -329,8 +329,8 @@ def _inside(name: str) -> str:
 def _dequantized(output: Path, folder: Path) -> Any:
     """Return transformers' model of a checkpoint that is dequantized by our reader into the layout of its names."""
     checkpoint = open_checkpoint(output)
-    tree, store = open_tree(checkpoint), DenseStore(checkpoint)
-    tree, store = join_experts(build_skeleton(tree, store).model, tree, store)
+    tree, dense = open_tree(checkpoint), DenseStore(checkpoint)
+    _, store = join_experts(build_skeleton(tree, dense).model, tree, dense)
     folder.mkdir()
     save_file(
         {name: store.get(name).contiguous() for name in store.table}, folder / "model.safetensors", {"format": "pt"}

@@ -37,15 +37,13 @@ class PeerRow:
     divergence: float | None = None
 
 
-def run_peer(name: str, folder: Path) -> PeerRow:
+def quantize_by_peer(name: str, folder: Path) -> PeerRow:
     """Build the model `name` in `folder`, which must be empty, and quantize it with auto-round.
 
-    auto-round replaces classes of transformers for the rest of the process, which must not be used for anything else.
+    auto-round replaces classes of transformers for the rest of the process, so another one must read the output.
     """
     source, output = folder / "source", folder / "output"
     make_model(name, source)
-    tokens = rows(source)
-    expected = _logits(source, tokens)
     row = PeerRow()
     try:
         try:
@@ -61,8 +59,22 @@ def run_peer(name: str, folder: Path) -> PeerRow:
     except BaseException as error:  # noqa: BLE001 - it also calls sys.exit
         row.reason = _one_line(error)
         return row
-    written = next((path.parent for path in sorted(output.rglob("config.json"))), output)
-    row.layers = _count(written)
+    row.layers = _count(output)
+    row.verdict = "written" if row.layers else "refuses"
+    if not row.layers:
+        row.reason = "quantizes no layer"
+    return row
+
+
+def read_by_peer(row: PeerRow, folder: Path) -> PeerRow:
+    """Return the result for the output that `quantize_by_peer` wrote: its logits, read by transformers."""
+    if row.verdict != "written":
+        return row
+    source = folder / "source"
+    tokens = rows(source)
+    written = next(path.parent for path in sorted((folder / "output").rglob("config.json")))
+    # before its output is read, which replaces classes as well
+    expected = _logits(source, tokens)
     try:
         row.divergence = divergence(expected, _logits(written, tokens))
     except Exception as error:  # noqa: BLE001 - as above
@@ -107,7 +119,7 @@ def _count(folder: Path) -> int:
     from safetensors import safe_open
 
     total = 0
-    for path in folder.glob("*.safetensors"):
+    for path in folder.rglob("*.safetensors"):
         with safe_open(path, "pt") as file:
             total += sum(key.endswith(".qweight") for key in file.keys())  # noqa: SIM118 - not a dict
     return total

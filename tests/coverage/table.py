@@ -27,18 +27,19 @@ class allows it, experts have different weights, and every kind of block of the 
   that does not read the class, transformers alone after our reader has dequantized it.
 - Generation token by token gives the logits of one pass.
 
-The last column is the result of auto-round 0.16.1 for the same model, with the same settings and without tuning.
+The last column is the result of auto-round 0.16.1 for the same model, with the same settings and without tuning; its
+output is read in another process.
 
 {totals}
 """
-_MARKS = {VERIFIED: "verified", REFUSED: "refused", NOT_MADE: "cannot be built"}
+_MARKS = {"": "not measured", VERIFIED: "verified", REFUSED: "refused", NOT_MADE: "cannot be built"}
 
 
 def markdown(rows: Mapping[str, Mapping[str, Any]]) -> str:
     """Return the page."""
     types = {name: kind_of(name) for name in CLASSES}
     texts = [name for name in rows if types.get(name.partition(" ")[0]) == TEXT]
-    made = [rows[name] for name in texts if rows[name].get("verdict") != NOT_MADE]
+    made = [rows[name] for name in texts if rows[name].get("verdict", NOT_MADE) != NOT_MADE]
     counts = Counter(row.get("verdict") for row in made)
     peers = Counter((rows[name].get("peer") or {}).get("verdict") for name in texts)
     totals = (
