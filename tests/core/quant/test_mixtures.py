@@ -36,7 +36,7 @@ def test_a_run_verifies_and_its_result_is_close_to_the_source(tmp_path: Path, na
             load_model(str(tmp_path / folder), "cpu", "float32").model(input_ids=ids, use_cache=False).logits
             for folder in ("model", "out")
         )
-    assert float((source - output).norm() / source.norm()) < 0.05
+    assert float((source - output).norm() / source.norm()) < 0.1  # 1.3 for swapped experts
     assert report["perplexity"]["quantized"] == pytest.approx(report["perplexity"]["original"], rel=0.05)
 
 
