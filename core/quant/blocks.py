@@ -86,7 +86,9 @@ def quantize_block(
         working = {name: _replaced(skeleton, name, job.resolved.compute_dtype) for name in names}
         pieces = group_rows(places)
         wanted = recorded_parameters(pieces, job.spec)
-        recorded = InputStatistics({working[name]: experts for name, experts in wanted.items()})
+        recorded = InputStatistics(
+            {working[name]: experts for name, experts in wanted.items()}, len(list(activation_sets[0].slices()))
+        )
         with recorded.recording():
             advance(job, block, module, activation_sets[0], "original")
         for activations in activation_sets[1:]:

@@ -214,7 +214,8 @@ def _levels(grid: Grid, rows: slice) -> tuple[Tensor, Tensor, Tensor]:
 def quantize_into(grid: Grid, out: Tensor) -> None:
     """Write the dequantized weight (q - z) s + base, [out, in], in the dtype of `out`."""
     if grid.compiled:
-        exact = out if out.dtype == torch.float32 else torch.empty(out.shape)
+        direct = out.dtype in (torch.float32, torch.bfloat16) and out.is_contiguous()
+        exact = out if direct else torch.empty(out.shape)
         kernels.quantize(grid.weight, grid.offset, grid.scale, grid.shift, grid.base, grid.unit, grid.bounds, exact)
         if exact is not out:
             out.copy_(exact)

@@ -158,7 +158,8 @@ def make_grid(
         searched=searched,
         importance=known[0],
     )
-    return ParameterGrid(grid, parameter, places, list(group.rows), recipe.range_rate(bits), group.tuned)
+    grouped = recorded.grouped(parameter)
+    return ParameterGrid(grid, parameter, places, list(group.rows), recipe.range_rate(bits), group.tuned, grouped)
 
 
 def _weighed(recipe: Recipe, scheme: LayerScheme) -> bool:

@@ -16,12 +16,14 @@ class InputStatistics:
 
     Args:
         experts: parameter -> its number of experts, 1 for a linear layer.
+        passes: number of forward passes that are recorded.
     """
 
-    def __init__(self, experts: Mapping[Tensor, int]) -> None:
-        self._experts = dict(experts)
+    def __init__(self, experts: Mapping[Tensor, int], passes: int = 1) -> None:
+        self._experts, self._passes = dict(experts), passes
         self._squares: dict[Tensor, Tensor] = {}
         self._counts: dict[Tensor, Tensor] = {}
+        self._grouped: dict[Tensor, int] = {}
 
     def recording(self) -> contextlib.AbstractContextManager[object]:
         """Return a context in which the inputs are recorded."""
@@ -30,6 +32,10 @@ class InputStatistics:
     def knows(self, parameter: Tensor) -> bool:
         """Return whether the inputs of a parameter are recorded."""
         return parameter in self._experts
+
+    def grouped(self, parameter: Tensor) -> bool:
+        """Return whether a parameter was multiplied once in each pass, by a grouped product with all experts."""
+        return self._grouped.get(parameter) == self._passes
 
     def mean_squares(self, parameter: Tensor) -> Tensor | None:
         """Return the mean square of each input by expert, float32 [experts, in]; None if no input was recorded.
@@ -62,6 +68,7 @@ class InputStatistics:
             squares += inputs.float().square().sum(1)
             counts += (inputs != 0).any(-1).sum(1)
         else:
+            self._grouped[product.parameter] = self._grouped.get(product.parameter, 0) + 1
             rows = inputs[: int(product.ends[-1])]
             index = torch.bucketize(torch.arange(len(rows), device=device), product.ends, right=True)
             squares.index_add_(0, index, rows.float().square())

@@ -34,6 +34,23 @@ def _value_overload(x):  # type: ignore[no-untyped-def] # numba requires the sam
     return lambda x: x
 
 
+def _rounded(x, like):  # type: ignore[no-untyped-def]
+    """Return a float32 value in a compiled loop in the dtype of `like`: rounded to nearest even for bfloat16."""
+    raise AssertionError("only compiled code may call this")
+
+
+@overload(_rounded, inline="always")
+def _rounded_overload(x, like):  # type: ignore[no-untyped-def] # numba requires the same signature
+    if like is not types.uint16:
+        return lambda x, like: x
+
+    def to_bfloat16(x, like):  # type: ignore[no-untyped-def]
+        bits = np.float32(x).view(np.uint32)
+        return np.uint16((bits + np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1))) >> np.uint32(16))
+
+    return to_bfloat16
+
+
 # reassoc allows vectorized sums; contraction stays off, so that W/s + V is rounded as in torch.
 @njit(nogil=True, cache=True, fastmath={"reassoc", "nsz"}, error_model="numpy")
 def _step(weight, gradient, offset, scale, zero, base, unit, steps, low, high, sums, first, last):  # type: ignore[no-untyped-def] # pragma: no cover
@@ -87,7 +104,7 @@ def _quantize(weight, offset, scale, zero, base, unit, low, high, out, first, la
             b = np.float32(0) if base is None else base[row, group]  # resolved at compile time
             for i in range(size):
                 raw = np.rint(np.float32(n[i]) * unit + (_value(w[i]) - b) / s) + z
-                to[i] = (min(max(raw, low), high) - z) * s + b
+                to[i] = _rounded((min(max(raw, low), high) - z) * s + b, to[i])
 
 
 def step(
@@ -129,9 +146,9 @@ def quantize(
     bounds: tuple[int, int],
     out: Tensor,
 ) -> None:
-    """Write the dequantized weight into `out`, float32 [out, in]; the other arguments as in `step`."""
+    """Write the dequantized weight into `out`, contiguous float32 or bfloat16 [out, in]; the rest is as in `step`."""
     arrays = (_array(weight), _array(offset), scale.numpy(), zero.numpy(), _optional(base))
-    target = out.detach().numpy()
+    target = _array(out)
     numbers = (np.float32(unit), np.float32(bounds[0]), np.float32(bounds[1]))
     _in_parts(weight, lambda first, last: _quantize(*arrays, *numbers, target, first, last))
 

@@ -94,6 +94,7 @@ class ParameterGrid:
         rows: the linear layers, in the order of the grid.
         factor_rate: initial learning rate of the range factors.
         tuned: whether the rounding is tuned; otherwise it stays rounding to nearest.
+        grouped: whether the block multiplies the parameter by grouped products, with the inputs sorted by expert.
     """
 
     grid: Grid
@@ -102,6 +103,7 @@ class ParameterGrid:
     rows: list[GridRows]
     factor_rate: float
     tuned: bool
+    grouped: bool = False
 
     def layers(self) -> list[tuple[GridRows, StoredLayer]]:
         """Return the rows of each linear layer with the present integers of the grid."""

@@ -15,11 +15,11 @@ from torch import Tensor
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
-_GROUPED: Final = {torch._grouped_mm, getattr(functional, "grouped_mm", torch._grouped_mm)}
+GROUPED: Final[set[Any]] = {torch._grouped_mm, getattr(functional, "grouped_mm", torch._grouped_mm)}
 _PRODUCTS: Final[frozenset[Any]] = frozenset({
     functional.linear, torch.matmul, torch.mm, torch.bmm, torch.addmm, torch.baddbmm, torch.einsum,
     Tensor.matmul, Tensor.__matmul__, Tensor.__rmatmul__, Tensor.mm, Tensor.bmm, Tensor.addmm, Tensor.baddbmm,
-    *_GROUPED,
+    *GROUPED,
 })  # fmt: skip
 
 
@@ -104,7 +104,7 @@ def _product(
     inputs = next((part for part in reversed(others) if part.shape[-1] in weight.shape[-2:]), others[0])
     if place == 0 and func is not functional.linear and len(operands) == 2:  # weight @ inputs
         inputs, result = inputs.transpose(-1, -2), result.transpose(-1, -2)
-    if func in _GROUPED:
+    if func in GROUPED:
         ends = kwargs["offs"] if "offs" in kwargs else args[2]
         return Product(parameter, None, ends.long(), inputs, result)
     if experts > 1 and weight.dim() == 3 and weight.shape[0] == experts and inputs.dim() == 3:

@@ -7,6 +7,7 @@ and the output of the original block on those of the original model. The gradien
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from torch import Tensor
 from core.control import ShouldStop
 from core.errors import Cancelled
 from core.quant import grid as grids
+from core.quant.expert_steps import ExpertSteps
 from core.quant.parameter_grid import ParameterGrid
 
 FIXED_SAMPLES = 8
@@ -151,8 +153,14 @@ def _descend(
     best, odd = _Best(0, before, _copy(layers)), 0
     every = max(1, tuning.iterations // CHECKS)
     now = _Now()
+    # With accumulated gradients, a step needs the whole gradient of a parameter.
+    together = {id(layer.parameter) for layer in layers if tuning.accumulate > 1 or not ExpertSteps.supported(layer)}
+    by_expert = [layer for layer in layers if id(layer.parameter) not in together]
+    stepping = ExpertSteps(by_expert, lambda: _schedule(now, tuning)) if by_expert else contextlib.nullcontext()
     by_parameter: dict[int, list[ParameterGrid]] = {}
     for layer in layers:
+        if id(layer.parameter) not in together:
+            continue
         layer.parameter.requires_grad_(True)
         by_parameter.setdefault(id(layer.parameter), []).append(layer)
     hooks = [
@@ -166,7 +174,8 @@ def _descend(
             now.iteration, total = iteration, 0.0
             for part in range(tuning.accumulate):
                 now.last_part = part == tuning.accumulate - 1
-                loss = loss_of(sampler.next())
+                with stepping:
+                    loss = loss_of(sampler.next())
                 total += loss.item()
                 if not math.isfinite(total):
                     break  # before the backward pass, so that the grids keep the state of the previous step
@@ -209,15 +218,20 @@ def _stepper(layers: list[ParameterGrid], now: _Now, tuning: Tuning) -> Callable
         gradient = parameter.grad
         assert gradient is not None
         parameter.grad = None
-        left = tuning.iterations - now.iteration
+        units, share = _schedule(now, tuning)
         with torch.no_grad():
             for layer in layers:
                 rows = layer.places.read(parameter.data)
-                part, size = layer.places.read(gradient), layer.factor_rate * left / tuning.iterations
-                grids.step(layer.grid, part, rows, left, size)
+                grids.step(layer.grid, layer.places.read(gradient), rows, units, layer.factor_rate * share)
                 layer.places.write(parameter.data, rows)
 
     return hook
+
+
+def _schedule(now: _Now, tuning: Tuning) -> tuple[int, float]:
+    """Return the units by which offsets move, and the fraction of the initial learning rate of range factors."""
+    left = tuning.iterations - now.iteration
+    return left, left / tuning.iterations
 
 
 def _write(layer: ParameterGrid) -> None:
