@@ -97,7 +97,7 @@ class _Product(torch.autograd.Function):
     """A grouped product x W_e^T whose backward pass steps the weights."""
 
     @staticmethod
-    def forward(  # type: ignore[override]
+    def forward(
         ctx: Any, inputs: Tensor, anchor: Tensor, parameter: Tensor, ends: list[int], step: Callable[..., None]
     ) -> Tensor:
         ctx.save_for_backward(inputs)
@@ -108,7 +108,7 @@ class _Product(torch.autograd.Function):
         return output
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         (inputs,) = ctx.saved_tensors
         needed = ctx.needs_input_grad[0]
         at_inputs = torch.zeros_like(inputs) if needed else None
