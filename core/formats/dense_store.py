@@ -23,10 +23,14 @@ class DenseStore(TensorStore):
     Args:
         checkpoint: the source.
         layers: names of the quantized layers to be included; all by default.
+        transposed: names of those that are presented as [in, out], as Conv1D of transformers stores them.
     """
 
-    def __init__(self, checkpoint: Checkpoint, layers: Collection[str] | None = None) -> None:
+    def __init__(
+        self, checkpoint: Checkpoint, layers: Collection[str] | None = None, transposed: Collection[str] = ()
+    ) -> None:
         self._checkpoint = checkpoint
+        self._transposed = frozenset(checkpoint.weight_name(name) for name in transposed if name in checkpoint.schemes)
         self._layers = {
             checkpoint.weight_name(name): name for name in checkpoint.schemes if layers is None or name in layers
         }
@@ -34,7 +38,8 @@ class DenseStore(TensorStore):
         table: dict[str, TensorInfo] = {}
         for name, info in checkpoint.dense_table().items():
             if name in self._layers:
-                table[name] = TensorInfo(name, "F32", info.shape, info.file, 0, 4 * info.numel)
+                shape = info.shape[::-1] if name in self._transposed else info.shape
+                table[name] = TensorInfo(name, "F32", shape, info.file, 0, 4 * info.numel)
             elif name in kept:
                 table[name] = kept[name]
         super().__init__(checkpoint.folder, table)
@@ -43,12 +48,15 @@ class DenseStore(TensorStore):
         """Return the tensor in new memory: float32 [out, in] for a quantized layer, else in its stored dtype."""
         if name not in self._layers:
             return self._checkpoint.store.get(name)
-        return self._checkpoint.layer(self._layers[name]).dequantize()
+        weight = self._checkpoint.layer(self._layers[name]).dequantize()
+        return weight.T.contiguous() if name in self._transposed else weight
 
     def rows(self, name: str, index: Tensor) -> Tensor:
         """Return the rows `index` (int64 [n]) of a matrix, shape [n, columns]."""
         if name not in self._layers:
             return self._checkpoint.store.rows(name, index)
+        if name in self._transposed:
+            return self.get(name)[index]
         return self._checkpoint.layer(self._layers[name]).take(index).dequantize()
 
     def blocks(self, name: str, index: Tensor) -> tuple[str, Tensor] | None:
@@ -59,6 +67,9 @@ class DenseStore(TensorStore):
         """Yield the raw bytes of the tensor in pieces."""
         if name not in self._layers:
             yield from self._checkpoint.store.chunks(name)
+            return
+        if name in self._transposed:
+            yield self.get(name).view(torch.uint8).numpy().tobytes()
             return
         columns = self.info(name).shape[1]
         for rows in by_rows(self._checkpoint.layer(self._layers[name]), max(1, _PIECE // columns)):

@@ -302,7 +302,7 @@ def block_input(
 
     Args:
         tokens: int64 [batch, tokens].
-        hidden: output of the previous block, as the blocks take it.
+        hidden: output of the previous block, or the input of block 0, as the blocks take it.
         carried: the outputs of earlier blocks in `chain.needs`.
 
     Gradients are computed if `hidden` requires them.
@@ -317,7 +317,8 @@ def block_input(
         return leaves
 
     with torch.set_grad_enabled(hidden.requires_grad):
-        return _arguments(chain.skeleton, block, tokens.to(hidden.device), chain.layouts, stored)
+        found, call = _arguments(chain.skeleton, block, tokens.to(hidden.device), chain.layouts, stored)
+    return (found if block else hidden), call
 
 
 def logits(

@@ -141,7 +141,7 @@ def make_grid(
     recipe, item = spec.recipe, group.rows[0].item
     scheme = _grid_scheme(spec, item)
     places = RowPlaces(tuple(original.shape), [part.place for part in group.rows])
-    weight = places.read(original)
+    weight = places.read(original).contiguous()  # each pass of the compiled loops would copy it otherwise
     importance = recorded.mean_squares(parameter) if _weighed(recipe, scheme) or not group.tuned else None
     known = [None if importance is None else importance[_expert(part)] for part in group.rows]
     searched = None

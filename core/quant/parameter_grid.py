@@ -68,13 +68,15 @@ class RowPlaces:
 
     def write(self, parameter: Tensor, rows: Tensor) -> None:
         """Overwrite the rows; no effect if `rows` is the view that `read` returned."""
+        if rows.untyped_storage().data_ptr() == parameter.untyped_storage().data_ptr():
+            return
         if self._slice is None:
             matrices = self._matrices(parameter)
             if self._whole:
                 matrices.copy_(rows.view(matrices.shape))
             else:
                 matrices[self._index] = rows
-        elif rows.data_ptr() != self.read(parameter).data_ptr():
+        else:
             self.read(parameter).copy_(rows)
 
     def _matrices(self, parameter: Tensor) -> Tensor:

@@ -278,7 +278,8 @@ def _verify(running: _Run, unseen: Tensor) -> dict[str, VerificationResult]:
         written = plan.open(folder)
         check_layers(written, output.digests[name], should_stop)
         plan.check_rest(written, ready.store, should_stop)
-        store = DenseStore(written)
+        # Conv1D of transformers stores [in, out]
+        store = DenseStore(written, transposed=[x.name for x in ready.tree.linears if x.transposed and x.part is None])
         skeleton = build_skeleton(build_tree(ready.tree.config, store.table), store)
         chain = running.blocks.chain.of(skeleton)
         perplexity, sample = check_answers(

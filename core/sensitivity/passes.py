@@ -248,10 +248,13 @@ def _block_backward(
             known = at_output.get(key.leaf)
             at_output[key.leaf] = further if known is None else known + chain.rows_back(further)
     differentiable = [key for key, value in needed.items() if value.requires_grad]
+    # models compute some products without gradients, such as those of routers
+    products = [product for product in products if product.output.requires_grad]
+    leaves = [leaf for leaf in at_output if outputs[leaf].requires_grad]
     found = torch.autograd.grad(
-        [outputs[leaf] for leaf in at_output],
+        [outputs[leaf] for leaf in leaves],
         [hidden, *(needed[key] for key in differentiable), *(product.output for product in products)],
-        list(at_output.values()),
+        [at_output[leaf] for leaf in leaves],
         allow_unused=True,
     )
     assert found[0] is not None

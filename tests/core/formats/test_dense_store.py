@@ -53,3 +53,13 @@ def test_only_the_chosen_layers_are_included(output: Output) -> None:
     checkpoint = QuantizedCheckpoint(output.folder)
     store = DenseStore(checkpoint, [QUANTIZED])
     assert set(store.table) == {*checkpoint.plain, f"{QUANTIZED}.weight"}
+
+
+def test_layers_of_conv1d_are_presented_as_transformers_stores_them(output: Output) -> None:
+    checkpoint = QuantizedCheckpoint(output.folder)
+    store, plain = DenseStore(checkpoint, transposed=[QUANTIZED]), DenseStore(checkpoint)
+    name, index = f"{QUANTIZED}.weight", torch.tensor([2, 0])
+    assert store.info(name).shape == plain.info(name).shape[::-1]
+    assert torch.equal(store.get(name), plain.get(name).T)
+    assert torch.equal(store.rows(name, index), plain.get(name).T[index])
+    assert b"".join(store.chunks(name)) == plain.get(name).T.contiguous().numpy().tobytes()

@@ -27,7 +27,7 @@ def experts_of(report: dict[str, Any]) -> list[dict[str, Any]]:
     return [mixture for block in report["blocks"] for mixture in block.get("experts", [])]
 
 
-@pytest.mark.parametrize("name", ["qwen3_moe", "gpt_oss", "zamba2", "gemma4_text"])
+@pytest.mark.parametrize("name", ["qwen3_moe", "gpt_oss", "zamba2", "gemma4_text", "gpt2"])
 def test_a_run_verifies_and_its_result_is_close_to_the_source(tmp_path: Path, name: str) -> None:
     report = done_of(tmp_path, name, bits=8, iters=2, samples=4).report
     ids = torch.arange(3, 60)[None]

@@ -19,6 +19,7 @@ from core.model.skeleton import build_skeleton
 from core.model.tree import build_tree
 from core.model.weights import TensorStore
 from core.sensitivity.passes import CapturedActivations, Pass, backward, forward, open_pass
+from tests.core.tiny_architectures import make_model
 from tests.core.tiny_model import BLOCKS, save_model
 
 TOKENS = torch.randint(1, 280, (3, 20), generator=torch.Generator().manual_seed(0))
@@ -58,6 +59,8 @@ def whole_model(folder: Path) -> dict[str, CapturedActivations]:
         if isinstance(module, torch.nn.Linear) and "layers" in name:
 
             def hook(_module: object, args: tuple[Tensor], output: Tensor, name: str = name) -> None:
+                if not output.requires_grad:  # computed without gradients, as some routers are
+                    return
                 output.retain_grad()
                 captured[name] = args[0].detach(), output
 
@@ -83,6 +86,25 @@ def test_inputs_and_gradients_are_those_of_the_whole_model(folder: Path, tmp_pat
         for name, activations in expected.items():
             torch.testing.assert_close(found[name].inputs, activations.inputs, rtol=1e-4, atol=1e-5)
             torch.testing.assert_close(found[name].gradients, activations.gradients, rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["gemma4_text", "qwen3_moe", "zaya"])
+def test_gradients_are_those_of_the_whole_model_for_other_kinds_of_blocks(name: str, tmp_path: Path) -> None:
+    """Keys and values of earlier blocks, experts, and routing of earlier blocks take part in the gradients."""
+    make_model(name, tmp_path / "model")
+    with make_pass(tmp_path / "model", tmp_path) as (model_pass, _):
+        forward(model_pass)
+        found = {
+            layer: activations
+            for _, captured in backward(model_pass, following)
+            for layer, activations in captured.items()
+        }
+        expected = whole_model(tmp_path / "model")
+    compared = expected.keys() & found.keys()
+    assert len(compared) > 8
+    for layer in compared:
+        torch.testing.assert_close(found[layer].inputs, expected[layer].inputs, rtol=1e-3, atol=1e-4)
+        torch.testing.assert_close(found[layer].gradients, expected[layer].gradients, rtol=1e-2, atol=1e-4)
 
 
 def test_the_backward_pass_goes_from_the_last_block_to_the_first(folder: Path, tmp_path: Path) -> None:
