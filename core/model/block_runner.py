@@ -21,6 +21,7 @@ from torch.overrides import TorchFunctionMode
 
 from core.errors import UnsupportedModel
 from core.model.block_outputs import OutputLayout, hand_on, outputs, snapshot
+from core.model.grouped import GROUPED, grouped_product
 from core.model.skeleton import Skeleton
 
 _CACHES = frozenset({"past_key_values", "past_key_value", "use_cache", "cache_position"})
@@ -359,18 +360,24 @@ def products_in(dtype: torch.dtype, device: torch.device) -> Iterator[None]:
     if dtype == torch.float32:
         yield
         return
-    with torch.autocast(device.type, dtype, cache_enabled=False), _SumsInOneDtype():
+    with torch.autocast(device.type, dtype, cache_enabled=False), _AdaptedProducts():
         yield
 
 
-class _SumsInOneDtype(TorchFunctionMode):
-    """A context in which `index_add_` converts its source, which autocast does not: DBRX adds products in 16 bits to
-    sums in float32."""
+class _AdaptedProducts(TorchFunctionMode):
+    """A context in which functions that autocast does not adapt work in 16 bits.
+
+    `index_add_` converts its source, since DBRX adds products in 16 bits to sums in float32. Grouped products without
+    gradients are computed in few different shapes.
+    """
 
     def __torch_function__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None) -> Any:
         """Call a function of torch."""
         if func is Tensor.index_add_ and len(args) == 4 and args[3].dtype != args[0].dtype:
             args = (*args[:3], args[3].to(args[0].dtype))
+        if func in GROUPED and not torch.is_grad_enabled() and args[0].device.type == "cpu":
+            ends = kwargs["offs"] if kwargs and "offs" in kwargs else args[2]
+            return grouped_product(args[0], args[1], ends)
         return func(*args, **(kwargs or {}))
 
 

@@ -16,10 +16,10 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
+from core.model.grouped import GROUPED, filled_up, used_experts
 from core.quant import grid as grids
 from core.quant.grid import Grid
 from core.quant.parameter_grid import ParameterGrid
-from core.quant.products import GROUPED
 
 
 @dataclass(frozen=True)
@@ -103,8 +103,9 @@ class _Product(torch.autograd.Function):
         ctx.save_for_backward(inputs)
         ctx.parameter, ctx.ends, ctx.step = parameter, ends, step
         output = inputs.new_zeros(len(inputs), parameter.shape[1])
-        for expert, rows in _used(ends):
-            torch.mm(inputs[rows], parameter.data[expert].t(), out=output[rows])
+        for expert, rows in used_experts(ends):
+            part = inputs[rows]
+            output[rows] = torch.mm(filled_up(part), parameter.data[expert].t())[: len(part)]
         return output
 
     @staticmethod
@@ -113,18 +114,12 @@ class _Product(torch.autograd.Function):
         needed = ctx.needs_input_grad[0]
         at_inputs = torch.zeros_like(inputs) if needed else None
         gradient = gradient.contiguous()
-        for expert, rows in _used(ctx.ends):
-            matrix, part = ctx.parameter.data[expert], gradient[rows]
+        for expert, rows in used_experts(ctx.ends):
+            matrix, part = ctx.parameter.data[expert], filled_up(gradient[rows])
             if at_inputs is not None:
-                torch.mm(part, matrix, out=at_inputs[rows])
-            ctx.step(expert, torch.mm(part.t(), inputs[rows]), matrix)
+                at_inputs[rows] = torch.mm(part, matrix)[: rows.stop - rows.start]
+            ctx.step(expert, torch.mm(part.t(), filled_up(inputs[rows])), matrix)
         return at_inputs, None, None, None, None
-
-
-def _used(ends: list[int]) -> list[tuple[int, slice]]:
-    """Return the experts with rows, and their rows."""
-    starts = [0, *ends[:-1]]
-    return [(number, slice(a, b)) for number, (a, b) in enumerate(zip(starts, ends, strict=True)) if b > a]
 
 
 def _merged(layer: ParameterGrid) -> list[tuple[int, slice, int, int]]:

@@ -15,7 +15,8 @@ from torch import Tensor
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
-GROUPED: Final[set[Any]] = {torch._grouped_mm, getattr(functional, "grouped_mm", torch._grouped_mm)}
+from core.model.grouped import GROUPED
+
 _PRODUCTS: Final[frozenset[Any]] = frozenset({
     functional.linear, torch.matmul, torch.mm, torch.bmm, torch.addmm, torch.baddbmm, torch.einsum,
     Tensor.matmul, Tensor.__matmul__, Tensor.__rmatmul__, Tensor.mm, Tensor.bmm, Tensor.addmm, Tensor.baddbmm,

@@ -1,0 +1,48 @@
+"""Products of rows that are sorted by expert with the matrices of the experts, in few different shapes.
+
+On a CPU, oneDNN compiles a kernel for each shape of a product in 16 bits and keeps about a thousand of them. The
+numbers of tokens that experts get differ in every pass, so the time and the memory for new kernels would grow from
+block to block. The rows of an expert are therefore filled up with zeros to a multiple of `ROWS`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Final
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+ROWS: Final = 16
+"""Multiple of rows of a product."""
+GROUPED: Final[frozenset[Any]] = frozenset({
+    torch._grouped_mm, getattr(functional, "grouped_mm", torch._grouped_mm)
+})  # fmt: skip
+"""Functions of torch that multiply sorted rows by the matrices of experts."""
+
+
+def used_experts(ends: Sequence[int]) -> list[tuple[int, slice]]:
+    """Return the experts with rows, and their rows, from the end of the rows of each expert."""
+    starts = [0, *ends[:-1]]
+    return [(number, slice(a, b)) for number, (a, b) in enumerate(zip(starts, ends, strict=True)) if b > a]
+
+
+def filled_up(rows: Tensor) -> Tensor:
+    """Return rows [n, in] with rows of zeros behind them, where kernels are compiled for each shape."""
+    missing = -len(rows) % ROWS
+    compiled = rows.device.type == "cpu" and rows.dtype != torch.float32
+    return functional.pad(rows, (0, 0, 0, missing)) if compiled and missing else rows
+
+
+def grouped_product(inputs: Tensor, matrices: Tensor, ends: Tensor) -> Tensor:
+    """Return the products [rows, out] of sorted inputs [rows, in] and matrices [experts, in, out].
+
+    Args:
+        ends: end of the rows of each expert, int [experts].
+    """
+    output = inputs.new_zeros(len(inputs), matrices.shape[2])
+    for expert, rows in used_experts(ends.tolist()):
+        part = inputs[rows]
+        output[rows] = torch.mm(filled_up(part), matrices[expert])[: len(part)]
+    return output
