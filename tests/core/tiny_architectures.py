@@ -116,6 +116,7 @@ SPECIAL: Final[dict[str, dict[str, Any]]] = {
         "attention_head_dim": 32,
     },
     "helium": {"head_dim": 16},
+    "youtu": {"pad_token_id": None},
     **dict.fromkeys(("laguna", "mellum", "dots1 sliding"), _SLIDING),
     "longcat_flash": {"head_dim": 32},
     "minicpm3": {"scale_emb": 2, "dim_model_base": 64},

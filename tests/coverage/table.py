@@ -25,7 +25,7 @@ class allows it, experts have different weights, and every kind of block of the 
   {close:g} nats. A swapped or transposed weight gives 0.5 to 1.
 - The written checkpoint is read with equal weights by another program: auto-round 0.16.1 with transformers, or, where
   that does not read the class, transformers alone after our reader has dequantized it.
-- Generation token by token gives the logits of one pass.
+- Generation token by token gives the logits of one pass, if that is so with transformers itself.
 
 The last column is the result of auto-round 0.16.1 for the same model, with the same settings and without tuning; its
 output is read in another process.
@@ -74,6 +74,8 @@ def _text_row(name: str, row: Mapping[str, Any]) -> str:
     result = _MARKS.get(verdict, "fails")
     if verdict != VERIFIED and row.get("reason"):
         result += f": {_cell(row['reason'])}"
+    if row.get("note"):
+        result += f"; {_cell(row['note'])}"
     label = f"`{base}`" + (f" ({variant})" if variant else "")
     reader = row.get("reader", "")
     cells = [label, CLASSES[base], result, _figure(row.get("chain")), _figure(row.get("divergence"))]
