@@ -2,7 +2,7 @@
 
 On a CPU, oneDNN compiles a kernel for each shape of a product in 16 bits and keeps about a thousand of them. The
 numbers of tokens that experts get differ in every pass, so the time and the memory for new kernels would grow from
-block to block. The rows of an expert are therefore filled up with zeros to a multiple of `ROWS`.
+block to block. The rows of an expert are therefore filled up with zeros to one of about thirty numbers.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn import functional
 
 ROWS: Final = 16
-"""Multiple of rows of a product."""
+"""Smallest multiple of rows of a product."""
 GROUPED: Final[frozenset[Any]] = frozenset({
     torch._grouped_mm, getattr(functional, "grouped_mm", torch._grouped_mm)
 })  # fmt: skip
@@ -29,8 +29,11 @@ def used_experts(ends: Sequence[int]) -> list[tuple[int, slice]]:
 
 
 def filled_up(rows: Tensor) -> Tensor:
-    """Return rows [n, in] with rows of zeros behind them, where kernels are compiled for each shape."""
-    missing = -len(rows) % ROWS
+    """Return rows [n, in] with rows of zeros behind them, where kernels are compiled for each shape.
+
+    The number of rows becomes a multiple of an eighth of the next power of two, at least of `ROWS`.
+    """
+    missing = -len(rows) % max(ROWS, (1 << (len(rows) - 1).bit_length()) // 8)
     compiled = rows.device.type == "cpu" and rows.dtype != torch.float32
     return functional.pad(rows, (0, 0, 0, missing)) if compiled and missing else rows
 
