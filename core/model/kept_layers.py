@@ -37,11 +37,13 @@ _INSIDE: Final[dict[str, str]] = {
 """Any part of the name -> reason."""
 _HEAD_GATE: Final = "gates and sinks of attention heads stay in 16 bits, unless named"
 _NORM: Final = "parts of a norm stay in 16 bits, unless named"
+_SHARED: Final = "shared experts in one tensor stay in 16 bits, since readers have no modules for them"
 _UNUSED: Final = "the checkpoint has no down_proj for this expert"
 
 
 _BLOCK: Final = re.compile(r".*?\.\d+\.")
 """Matches the prefix and number of a block at the start of a full name."""
+_SHARED_KINDS: Final = re.compile(r".*\bshared_experts\.\d+\.\w+")
 _UNUSED_KINDS: Final = re.compile(r"(.+\.experts\.\d+\.)(?:gate|up)_proj")
 
 
@@ -98,6 +100,8 @@ def _reason(kind: str, out_features: int, mixtures: Collection[str], heads: int)
     Args:
         mixtures: names of the modules of the block that contain experts, such as `mlp`.
     """
+    if _SHARED_KINDS.fullmatch(kind):
+        return _SHARED
     parts = kind.split(".")
     if parts[-1] in _LAST:
         return _LAST[parts[-1]]
