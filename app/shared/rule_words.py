@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from PySide6.QtCore import QCoreApplication
 
-from core.allocation.map_rules import RuleEffect
+if TYPE_CHECKING:
+    from core.allocation.map_rules import RuleEffect
 from core.bitsmap import Rule
 
 _tr = QCoreApplication.translate

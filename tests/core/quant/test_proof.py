@@ -126,7 +126,7 @@ def test_blocks_that_use_keys_of_an_earlier_block_need_its_outputs(tmp_path: Pat
     kinds = ["sliding_attention", "full_attention"] * 3
     config = transformers.Gemma4TextConfig(
         **_SMALL, num_hidden_layers=6, num_key_value_heads=2, head_dim=16, sliding_window=32, layer_types=kinds,
-        vocab_size_per_layer_input=96, hidden_size_per_layer_input=0, num_kv_shared_layers=2,
+        vocab_size_per_layer_input=96, hidden_size_per_layer_input=16, num_kv_shared_layers=2,
     )  # fmt: skip
     chain = prove(proof_of(random_model(tmp_path, config)))
     assert {2, 3} <= {key.block for key in chain.needs[5]}
