@@ -102,8 +102,13 @@ def test_the_experts_of_the_tree_are_those_that_the_model_computes_with(folders:
     folder = folder_of(folders, name)
     tree, store = tree_of(folder), TensorStore(folder)
     assert tree.refusal == ""
-    experts = [linear for linear in tree.linears if "experts." in linear.kind and not linear.kept and (
-        linear.kind.split(".")[-2].isdigit())]  # fmt: skip
+    experts = [
+        linear
+        for linear in tree.linears
+        if "experts." in linear.kind
+        and linear.kind.split(".")[-2].isdigit()
+        and (not linear.kept or "shared_experts." in linear.kind)
+    ]
     wanted: dict[tuple[int, int, str, tuple[int, ...]], list[tuple[Tensor, Tensor | None]]] = {}
     stack = max(
         (module for module in loaded(folder).modules() if isinstance(module, nn.ModuleList)),
@@ -168,6 +173,10 @@ def test_the_layers_are_the_linear_modules_and_experts_of_the_model(folders: dic
         ("kimi_linear", {"self_attn.b_proj", "self_attn.f_a_proj", "self_attn.f_b_proj", "block_sparse_moe.gate"}),
         ("jetmoe", {"mlp.router.layer", "self_attention.experts.router.layer"}),
         ("jamba", {"mamba.x_proj", "mamba.dt_proj"}),
+        (
+            "inkling_text",
+            {"mlp.gate", *(f"mlp.shared_experts.0.{name}_proj" for name in ("gate", "up", "down"))},
+        ),
         ("gpt2", set()),
     ],
 )
