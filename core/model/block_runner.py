@@ -21,7 +21,7 @@ from torch.overrides import TorchFunctionMode
 
 from core.errors import UnsupportedModel
 from core.model.block_outputs import OutputLayout, hand_on, outputs, snapshot
-from core.model.grouped import GROUPED, grouped_product
+from core.model.grouped import GROUPED, ends_of, grouped_product
 from core.model.skeleton import Skeleton
 
 _CACHES = frozenset({"past_key_values", "past_key_value", "use_cache", "cache_position"})
@@ -308,14 +308,9 @@ def block_input(
 
     Gradients are computed if `hidden` requires them.
     """
-    empty = hidden.new_empty(0)
 
     def stored(number: int) -> list[Tensor]:
-        count = len(chain.layouts[number].shapes)
-        leaves = [carried.get(OutputKey(number, leaf), hidden if leaf == 0 else empty) for leaf in range(count)]
-        if number == block - 1:
-            leaves[0] = hidden
-        return leaves
+        return _leaves(chain, number, block - 1, hidden, carried)
 
     with torch.set_grad_enabled(hidden.requires_grad):
         found, call = _arguments(chain.skeleton, block, tokens.to(hidden.device), chain.layouts, stored)
@@ -334,20 +329,29 @@ def logits(
         tokens: int64 [batch, tokens]; the embeddings are computed only if the arguments of blocks vary with them.
         carried: outputs of earlier blocks that the head needs (`chain.needs`), for the same tokens as `hidden`.
     """
-    skeleton, empty = chain.skeleton, hidden.new_empty(0)
+    skeleton, last = chain.skeleton, len(chain.layouts) - 1
 
     def stand_in(number: int, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        count = len(chain.layouts[number].shapes)
-        known = carried or {}
-        leaves = [known.get(OutputKey(number, leaf), hidden if leaf == 0 else empty) for leaf in range(count)]
-        if number == len(chain.layouts) - 1:
-            leaves[0] = hidden
-        return hand_on(chain.layouts[number], leaves, args, kwargs)
+        return hand_on(chain.layouts[number], _leaves(chain, number, last, hidden, carried or {}), args, kwargs)
 
     embeddings = contextlib.nullcontext() if chain.varies else _zero_embeddings(skeleton, hidden.device)
     with _stand_ins(skeleton, stand_in), embeddings, torch.set_grad_enabled(hidden.requires_grad):
         scores: Tensor = skeleton.model(input_ids=tokens.to(hidden.device), use_cache=False).logits
     return scores
+
+
+def _leaves(
+    chain: BlockChain, number: int, last: int, hidden: Tensor, carried: Mapping[OutputKey, Tensor]
+) -> list[Tensor]:
+    """Return what the stand-in of block `number` hands on: `carried` outputs, and empty tensors that are not used.
+
+    Args:
+        hidden: hidden states that block `last` hands on; also of blocks whose own are not used.
+    """
+    empty = hidden.new_empty(0)
+    keys = [OutputKey(number, leaf) for leaf in range(len(chain.layouts[number].shapes))]
+    leaves = [carried.get(key, hidden if key.leaf == 0 else empty) for key in keys]
+    return [hidden, *leaves[1:]] if number == last else leaves
 
 
 @contextlib.contextmanager
@@ -376,8 +380,7 @@ class _AdaptedProducts(TorchFunctionMode):
         if func is Tensor.index_add_ and len(args) == 4 and args[3].dtype != args[0].dtype:
             args = (*args[:3], args[3].to(args[0].dtype))
         if func in GROUPED and not torch.is_grad_enabled() and args[0].device.type == "cpu":
-            ends = kwargs["offs"] if kwargs and "offs" in kwargs else args[2]
-            return grouped_product(args[0], args[1], ends)
+            return grouped_product(args[0], args[1], ends_of(args, kwargs or {}).tolist())
         return func(*args, **(kwargs or {}))
 
 

@@ -7,7 +7,7 @@ block to block. The rows of an expert are therefore filled up with zeros to one 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import torch
@@ -20,6 +20,12 @@ GROUPED: Final[frozenset[Any]] = frozenset({
     torch._grouped_mm, getattr(functional, "grouped_mm", torch._grouped_mm)
 })  # fmt: skip
 """Functions of torch that multiply sorted rows by the matrices of experts."""
+
+
+def ends_of(args: Sequence[Any], kwargs: Mapping[str, Any]) -> Tensor:
+    """Return the end of the rows of each expert, int [experts], from the arguments of a function in `GROUPED`."""
+    ends: Tensor = kwargs["offs"] if "offs" in kwargs else args[2]
+    return ends
 
 
 def used_experts(ends: Sequence[int]) -> list[tuple[int, slice]]:
@@ -38,14 +44,14 @@ def filled_up(rows: Tensor) -> Tensor:
     return functional.pad(rows, (0, 0, 0, missing)) if compiled and missing else rows
 
 
-def grouped_product(inputs: Tensor, matrices: Tensor, ends: Tensor) -> Tensor:
+def grouped_product(inputs: Tensor, matrices: Tensor, ends: Sequence[int]) -> Tensor:
     """Return the products [rows, out] of sorted inputs [rows, in] and matrices [experts, in, out].
 
     Args:
-        ends: end of the rows of each expert, int [experts].
+        ends: end of the rows of each expert.
     """
     output = inputs.new_zeros(len(inputs), matrices.shape[2])
-    for expert, rows in used_experts(ends.tolist()):
+    for expert, rows in used_experts(ends):
         part = inputs[rows]
         output[rows] = torch.mm(filled_up(part), matrices[expert])[: len(part)]
     return output

@@ -8,7 +8,7 @@ bidirectional attention with nothing but a warning.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -50,7 +50,6 @@ class Skeleton:
         store: tensors of the checkpoint.
         sources: parameter or buffer of the model -> the tensors that fill it.
         shapes: the same names -> shape that the tensors give.
-        targets: tensor of the checkpoint or layer of the tree, with `.weight` -> first parameter that is made of it.
     """
 
     model: Any
@@ -59,7 +58,6 @@ class Skeleton:
     store: TensorStore
     sources: Mapping[str, ParameterSource]
     shapes: Mapping[str, tuple[int, ...]]
-    targets: Mapping[str, str]
     _numbered: dict[str, RowNumbers] = field(default_factory=dict, repr=False)
 
     @property
@@ -74,7 +72,7 @@ class Skeleton:
         """
         linear = self._linears.get(name)
         part = None if linear is None else linear.part
-        target = self.targets.get(f"{name}.weight" if part is None else part.tensor)
+        target = self._targets.get(f"{name}.weight" if part is None else part.tensor)
         if target is None:
             base = self.model.base_model_prefix + "."
             return name if self._owns(name) or not self._owns(base + name) else base + name
@@ -180,8 +178,8 @@ class Skeleton:
 
     @cached_property
     def _targets(self) -> dict[str, str]:
-        """Tensor of the checkpoint -> the first parameter that is made of it."""
-        return {name: target for target, source in reversed(list(self.sources.items())) for name in source.names}
+        """Tensor of the checkpoint or layer of the tree, with `.weight` -> first parameter that is made of it."""
+        return {name: source.target for source in self.sources.values() for name in source.names}
 
     def head(self) -> str:
         """Return the module path of the output head.
@@ -376,15 +374,13 @@ def build_skeleton(tree: ModelTree, store: TensorStore) -> Skeleton:
         sources, shapes = by_parameter(found, model, {name: info.shape for name, info in table.items()})
     except ValueError as error:
         raise UnsupportedModel(f"{error}.", "The config and the weights belong to different models.") from error
-    # The tree also has the layers that a packed checkpoint stores in other tensors.
-    listed, _ = find_sources(model, {*tree.tensors, *store.table})
-    targets = {name: source.target for source in listed for name in source.names}
-    return Skeleton(model, _stack_of(model, tree, targets), tree, store, sources, shapes, targets)
+    return Skeleton(model, _stack_of(model, tree, found), tree, store, sources, shapes)
 
 
-def _stack_of(model: Any, tree: ModelTree, targets: Mapping[str, str]) -> str:
+def _stack_of(model: Any, tree: ModelTree, sources: Iterable[ParameterSource]) -> str:
     """Return the module path of the list of blocks: the one whose first block gets the most tensors of the tree's."""
-    block = [target for name, target in targets.items() if name.startswith(f"{tree.prefix}.0.")]
+    start = f"{tree.prefix}.0."
+    block = [source.target for source in sources for name in source.names if name.startswith(start)]
     lists = {
         name: sum(target.startswith(f"{name}.0.") for target in block)
         for name, module in model.named_modules()

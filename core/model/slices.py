@@ -134,12 +134,11 @@ def whole(parameter: str, linear: Linear, dimensions: int) -> ParameterSlice:
         return ParameterSlice(parameter, None, slice(None), slice(None), linear.transposed)
     stacked = part.expert is not None and dimensions == 2
     height = linear.in_features if part.transposed else linear.out_features
-    rows = slice(*part.rows)
-    return ParameterSlice(parameter, part.expert, rows, slice(None), part.transposed, height if stacked else 0)
+    return joined(parameter, part, height if stacked else 0)
 
 
 def joined(parameter: str, part: TensorPart, height: int) -> ParameterSlice:
-    """Return the place of a separate matrix of an expert, which is the slice `part` of a parameter; see `height`."""
+    """Return the place of a linear layer that is the slice `part` of a parameter; see `ParameterSlice.height`."""
     return ParameterSlice(parameter, part.expert, slice(*part.rows), slice(None), part.transposed, height)
 
 

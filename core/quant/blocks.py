@@ -19,12 +19,13 @@ from core.home import private_folder
 from core.model.block_runner import BlockCall, BlockChain, products_in
 from core.model.skeleton import Skeleton
 from core.model.tree import LayerPlan
-from core.quant.grid_groups import ExpertTokens, divided, expert_tokens, group_rows, make_grid, recorded_parameters
+from core.quant.grid_groups import divided, expert_tokens, group_rows, make_grid, recorded_parameters
 from core.quant.input_statistics import InputStatistics
 from core.quant.parameter_grid import GridRows, ParameterGrid, joined
 from core.quant.prepare import ResolvedSettings
 from core.quant.sample_activations import SampleActivations, Side
 from core.quant.signround import Tuning, TuningResult, tune_block
+from core.report.experts import MixtureTokens
 from core.spec import JobSpec
 
 
@@ -63,7 +64,7 @@ class QuantizedBlock:
 
     layers: list[StoredLayer]
     outcome: TuningResult
-    experts: list[ExpertTokens]
+    experts: list[MixtureTokens]
 
 
 def quantize_block(

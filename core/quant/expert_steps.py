@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from core.model.grouped import GROUPED, filled_up, used_experts
+from core.model.grouped import GROUPED, ends_of, filled_up, grouped_product, used_experts
 from core.quant import grid as grids
 from core.quant.grid import Grid
 from core.quant.parameter_grid import ParameterGrid
@@ -77,18 +77,15 @@ class ExpertSteps(TorchFunctionMode):
                 if address in self._seen:
                     raise RuntimeError("experts are multiplied more than once in a pass, which would be stepped twice")
                 self._seen.add(address)
-                ends = (kwargs or {})["offs"] if "offs" in (kwargs or {}) else args[2]
-                return _Product.apply(args[0], self._anchor, owner[0], ends.tolist(), self._stepper(owner[1]))
+                ends = ends_of(args, kwargs or {}).tolist()
+                return _Product.apply(args[0], self._anchor, owner[0], ends, self._stepper(owner[1]))
         return func(*args, **(kwargs or {}))
 
     def _stepper(self, experts: list[list[_ExpertRows]]) -> Callable[[int, Tensor, Tensor], None]:
         def step(expert: int, gradient: Tensor, matrix: Tensor) -> None:
             units, share = self._schedule()
             for part in experts[expert]:
-                rows = matrix[part.rows]
-                grids.step(part.grid, gradient[part.rows], rows, units, part.factor_rate * share)
-                if rows.data_ptr() != matrix[part.rows].data_ptr():
-                    matrix[part.rows] = rows
+                grids.step(part.grid, gradient[part.rows], matrix[part.rows], units, part.factor_rate * share)
 
         return step
 
@@ -102,11 +99,7 @@ class _Product(torch.autograd.Function):
     ) -> Tensor:
         ctx.save_for_backward(inputs)
         ctx.parameter, ctx.ends, ctx.step = parameter, ends, step
-        output = inputs.new_zeros(len(inputs), parameter.shape[1])
-        for expert, rows in used_experts(ends):
-            part = inputs[rows]
-            output[rows] = torch.mm(filled_up(part), parameter.data[expert].t())[: len(part)]
-        return output
+        return grouped_product(inputs, parameter.data.transpose(1, 2), ends)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:

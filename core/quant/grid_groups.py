@@ -17,6 +17,7 @@ from core.quant.input_statistics import InputStatistics
 from core.quant.parameter_grid import GridRows, ParameterGrid, RowPlaces
 from core.quant.rtn import search_scale, searchable
 from core.recipes import Recipe
+from core.report.experts import MixtureTokens
 from core.schemes import LayerScheme
 from core.spec import JobSpec
 
@@ -38,21 +39,6 @@ class RowGroup:
     parameter: str
     rows: tuple[GridRows, ...]
     tuned: bool = True
-
-
-@dataclass(frozen=True)
-class ExpertTokens:
-    """The experts of one mixture in a block.
-
-    Attributes:
-        name: path of the experts in the checkpoint, such as `model.layers.3.mlp.experts`.
-        tokens: number of tokens of the calibration text that each expert got.
-        not_tuned: numbers of the experts whose rounding was not tuned, because they got too few tokens.
-    """
-
-    name: str
-    tokens: tuple[int, ...]
-    not_tuned: tuple[int, ...]
 
 
 def group_rows(places: list[tuple[LayerPlan, list[ParameterSlice]]]) -> list[RowGroup]:
@@ -184,7 +170,7 @@ def _grid_scheme(spec: JobSpec, item: LayerPlan) -> LayerScheme:
 
 def expert_tokens(
     groups: list[RowGroup], recorded: InputStatistics, parameters: Mapping[str, Tensor], grids: list[ParameterGrid]
-) -> list[ExpertTokens]:
+) -> list[MixtureTokens]:
     """Return the tokens of the experts of each mixture of a block."""
     found: dict[str, dict[int, int]] = {}
     for group in groups:
@@ -201,7 +187,7 @@ def expert_tokens(
             stem, number = _stem(part)
             left.setdefault(stem, set()).add(number)
     return [
-        ExpertTokens(
+        MixtureTokens(
             stem,
             tuple(experts.get(number, 0) for number in range(1 + max(experts))),
             tuple(sorted(left.get(stem, ()))),

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
-from core.model.grouped import GROUPED
+from core.model.grouped import GROUPED, ends_of
 
 _PRODUCTS: Final[frozenset[Any]] = frozenset({
     functional.linear, torch.matmul, torch.mm, torch.bmm, torch.addmm, torch.baddbmm, torch.einsum,
@@ -106,8 +106,7 @@ def _product(
     if place == 0 and func is not functional.linear and len(operands) == 2:  # weight @ inputs
         inputs, result = inputs.transpose(-1, -2), result.transpose(-1, -2)
     if func in GROUPED:
-        ends = kwargs["offs"] if "offs" in kwargs else args[2]
-        return Product(parameter, None, ends.long(), inputs, result)
+        return Product(parameter, None, ends_of(args, kwargs).long(), inputs, result)
     if experts > 1 and weight.dim() == 3 and weight.shape[0] == experts and inputs.dim() == 3:
         return Product(parameter, None, None, inputs, result)
     expert = (weight.storage_offset() - parameter.storage_offset()) // (parameter.numel() // experts)

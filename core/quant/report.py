@@ -12,12 +12,12 @@ from core.formats.engines import rejections
 from core.formats.names import folder_name
 from core.formats.stored import layer_labels
 from core.inference.figures import Perplexity
-from core.quant.grid_groups import ExpertTokens
 from core.quant.output import Output
 from core.quant.prepare import PreparedRun, settings_of
 from core.quant.progress import peak_memory
 from core.quant.signround import TuningResult
 from core.quant.verify import VerificationResult
+from core.report.experts import MixtureTokens
 from core.report.verdict import VERSION
 from core.spec import JobSpec
 
@@ -31,7 +31,7 @@ class BlockFigures:
     name: str
     outcome: TuningResult
     seconds: float
-    experts: Sequence[ExpertTokens] = ()
+    experts: Sequence[MixtureTokens] = ()
 
     def to_json(self) -> dict[str, Any]:
         experts = {"experts": [asdict(mixture) for mixture in self.experts]} if self.experts else {}
