@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import get_args
 
 import torch
 from torch import Tensor
@@ -35,7 +36,7 @@ from core.quant.prepare import PreparedRun, prepare, settings_of
 from core.quant.progress import BEFORE_BLOCKS, BlockProgress
 from core.quant.proof import SourceProof, check_range, prove, two_rows
 from core.quant.report import BlockFigures, PerplexityResult, make_report
-from core.quant.sample_activations import ModelActivations, SampleActivations
+from core.quant.sample_activations import CarriedOutputs, ModelActivations, SampleActivations, Side
 from core.quant.signround import TuningResult
 from core.quant.streamed_head import streamed_head
 from core.quant.verify import VerificationResult, WrittenCheckpoint, check_answers, check_layers
@@ -174,21 +175,14 @@ def _enter(running: _Run, calibration: Calibration) -> tuple[list[SampleActivati
     unseen = heldout.windows(ready.tokenizer, context_length(ready.tree.config) or ASSUMED)
     skeleton, chain, device = ready.skeleton, running.blocks.chain, resolved.torch_device
     fill_outside(skeleton, torch.float32, device)
-    cache = getattr(torch, resolved.cache_dtype)
     activation_sets = []
     for name, tokens in (("calibration", calibration.tokens), ("unseen", unseen)):
-
-        def file(what: str, name: str = name) -> Path | None:
-            return running.folder / f"{name}-{what}.cache" if resolved.spill else None
-
         one = chain.rows_first(first_inputs(skeleton, tokens[:1], device))
-        original, quantized = (
-            ModelActivations(Activations((len(tokens), *one.shape[1:]), cache, file(side)))
-            for side in ("original", "quantized")
-        )
+        shape = (len(tokens), *one.shape[1:])
+        original, quantized = (_empty_activations(running, shape, f"{name}-{side}") for side in get_args(Side))
         calls = [] if chain.varies else capture(chain, tokens[:1], device)
         batch = resolved.micro_batch if name == "calibration" else 1
-        activations = SampleActivations(tokens, original, quantized, calls, batch, file)
+        activations = SampleActivations(tokens, original, quantized, calls, batch)
         for part in activations.slices():
             check_stop(running.control.should_stop)
             hidden = chain.rows_first(first_inputs(skeleton, tokens[part], device))
@@ -196,6 +190,18 @@ def _enter(running: _Run, calibration: Calibration) -> tuple[list[SampleActivati
             quantized.hidden.write(part, hidden)
         activation_sets.append(activations)
     return activation_sets, unseen
+
+
+def _empty_activations(running: _Run, shape: tuple[int, ...], name: str) -> ModelActivations:
+    """Return storage for activations, [samples, ...], in memory or in files whose names start with `name`."""
+    resolved, folder = running.ready.resolved, running.folder
+    dtype: torch.dtype = getattr(torch, resolved.cache_dtype)
+
+    def file(rest: str) -> Path | None:
+        return folder / f"{name}{rest}.cache" if resolved.spill else None
+
+    carried = CarriedOutputs(shape[0], dtype, lambda key: file(f"-{key.block}-{key.leaf}"))
+    return ModelActivations(Activations(shape, dtype, file("")), carried)
 
 
 def _tune_all(running: _Run, activation_sets: list[SampleActivations]) -> list[BlockFigures]:

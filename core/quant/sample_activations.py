@@ -16,17 +16,49 @@ from core.quant.activations import Activations
 Side = Literal["original", "quantized"]
 
 
-@dataclass
-class ModelActivations:
-    """The activations of one model.
+@dataclass(frozen=True)
+class CarriedOutputs:
+    """Outputs of blocks, other than the hidden states for the next one, that later blocks need.
 
     Attributes:
-        hidden: output of the last processed block, [samples, ...].
-        carried: other outputs of blocks that later blocks need.
+        samples: number of samples.
+        dtype: of floating-point outputs; others keep their own.
+        file: returns the file for an output, or None for memory.
+        stored: the outputs so far, [samples, ...].
     """
 
+    samples: int
+    dtype: torch.dtype
+    file: Callable[[OutputKey], Path | None]
+    stored: dict[OutputKey, Activations] = field(default_factory=dict)
+
+    def read(
+        self, chain: BlockChain, block: int, index: Tensor | slice, device: torch.device
+    ) -> dict[OutputKey, Tensor]:
+        """Return the outputs of earlier blocks that a block needs; `block` is the number of blocks for the head."""
+        return {key: self.stored[key].read_exact(index, device) for key in chain.needs[block]}
+
+    def write(self, chain: BlockChain, block: int, index: slice, outputs: list[Tensor]) -> None:
+        """Store what later blocks need of the outputs of a block."""
+        for key in chain.kept[block]:
+            value = chain.rows_first(outputs[0]) if key.leaf == 0 else outputs[key.leaf]
+            if key not in self.stored:
+                dtype = self.dtype if value.dtype.is_floating_point else value.dtype
+                self.stored[key] = Activations((self.samples, *value.shape[1:]), dtype, self.file(key))
+            self.stored[key].write(index, value)
+
+    def release(self, chain: BlockChain, block: int) -> None:
+        """Free the outputs that no block after `block` needs."""
+        for key in [key for key in self.stored if chain.last_use(key) <= block]:
+            del self.stored[key]
+
+
+@dataclass(frozen=True)
+class ModelActivations:
+    """The activations of one model: the output of the last processed block, [samples, ...], and further outputs."""
+
     hidden: Activations
-    carried: dict[OutputKey, Activations] = field(default_factory=dict)
+    carried: CarriedOutputs
 
 
 @dataclass(frozen=True)
@@ -38,7 +70,6 @@ class SampleActivations:
         original, quantized: after the last processed block.
         calls: arguments of each block for sequences of this length; empty if they vary with the text.
         batch: samples per forward pass.
-        file: returns the file for the activations of a side, or None for memory.
     """
 
     tokens: Tensor
@@ -46,7 +77,6 @@ class SampleActivations:
     quantized: ModelActivations
     calls: list[BlockCall]
     batch: int
-    file: Callable[[str], Path | None]
 
     def slices(self) -> Iterator[slice]:
         """Return the slices of samples that make up the batches."""
@@ -71,24 +101,14 @@ class SampleActivations:
         self, chain: BlockChain, block: int, index: Tensor | slice, side: Side, device: torch.device
     ) -> dict[OutputKey, Tensor]:
         """Return the outputs of earlier blocks that a block needs; `block` is the number of blocks for the head."""
-        found = self.side(side).carried
-        return {key: found[key].read_exact(index, device) for key in chain.needs[block]}
+        return self.side(side).carried.read(chain, block, index, device)
 
     def write(self, chain: BlockChain, block: int, index: slice, side: Side, outputs: list[Tensor]) -> None:
         """Store the outputs of a block: its hidden states, and what later blocks need."""
         found = self.side(side)
         found.hidden.write(index, chain.rows_first(outputs[0]))
-        for key in chain.kept[block]:
-            value = chain.rows_first(outputs[0]) if key.leaf == 0 else outputs[key.leaf]
-            if key not in found.carried:
-                shape = (len(self.tokens), *value.shape[1:])
-                dtype = found.hidden.data.dtype if value.dtype.is_floating_point else value.dtype
-                file = self.file(f"{side}-{key.block}-{key.leaf}")
-                found.carried[key] = Activations(shape, dtype, file)
-            found.carried[key].write(index, value)
+        found.carried.write(chain, block, index, outputs)
 
     def release(self, chain: BlockChain, block: int, side: Side) -> None:
         """Free the outputs that no block after `block` needs."""
-        carried = self.side(side).carried
-        for key in [key for key in carried if chain.last_use(key) <= block]:
-            del carried[key]
+        self.side(side).carried.release(chain, block)

@@ -26,7 +26,7 @@ from core.model.block_runner import capture, embedding_rows, fill_outside, first
 from core.quant.activations import Activations
 from core.quant.blocks import BlockJob, advance, precision
 from core.quant.heldout import token_losses
-from core.quant.sample_activations import ModelActivations, SampleActivations
+from core.quant.sample_activations import CarriedOutputs, ModelActivations, SampleActivations
 from core.quant.streamed_head import streamed_head
 
 PROMPT = "The capital of France is"
@@ -101,11 +101,12 @@ class WrittenCheckpoint:
         time."""
         skeleton, chain, device = self.job.skeleton, self.job.chain, self.job.resolved.torch_device
         rows = [chain.rows_first(first_inputs(skeleton, row, device)) for row in tokens.split(1)]
-        states = ModelActivations(Activations((len(rows), *rows[0].shape[1:]), torch.float32))
+        carried = CarriedOutputs(len(rows), torch.float32, lambda _: None)
+        states = ModelActivations(Activations((len(rows), *rows[0].shape[1:]), torch.float32), carried)
         for row, value in enumerate(rows):
             states.hidden.write(slice(row, row + 1), value)
         calls = [] if chain.varies else capture(chain, tokens[:1], device)
-        activations = SampleActivations(tokens, states, states, calls, 1, lambda _: None)
+        activations = SampleActivations(tokens, states, states, calls, 1)
         for block in range(skeleton.tree.blocks):
             path = f"{skeleton.stack}.{block}"
             quantized = {

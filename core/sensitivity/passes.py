@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -32,6 +32,7 @@ from core.model.block_runner import (
 from core.model.skeleton import Skeleton
 from core.quant.activations import Activations
 from core.quant.products import Product, ProductObserver
+from core.quant.sample_activations import CarriedOutputs
 from core.sensitivity.states import HiddenStates
 
 _CHUNK = 128
@@ -67,21 +68,19 @@ class Pass:
         calls: The call of each block, with its other arguments; empty if they vary with the text.
         device, dtype: Device and dtype of matrix products.
         batch: Number of samples per batch.
-        folder: Folder for files of activations.
         step: Called after each block of each pass.
     """
 
     chain: BlockChain
     tokens: Tensor
     states: HiddenStates
+    carried: CarriedOutputs
     calls: list[BlockCall]
     device: torch.device
     dtype: torch.dtype
     batch: int
-    folder: Path
     should_stop: ShouldStop
     step: Callable[[], None]
-    carried: dict[OutputKey, Activations] = field(default_factory=dict)
 
     @property
     def skeleton(self) -> Skeleton:
@@ -98,7 +97,7 @@ class Pass:
 
     def needed(self, block: int, part: slice) -> dict[OutputKey, Tensor]:
         """Return the outputs of earlier blocks that a block needs."""
-        return {key: self.carried[key].read_exact(part, self.device) for key in self.chain.needs[block]}
+        return self.carried.read(self.chain, block, part, self.device)
 
     def outputs(
         self, block: int, part: slice, module: nn.Module, hidden: Tensor, needed: Mapping[OutputKey, Tensor]
@@ -113,13 +112,7 @@ class Pass:
     def keep(self, block: int, part: slice, outputs: list[Tensor]) -> None:
         """Store the outputs of a block: its hidden states, and what later blocks need."""
         self.states.write(block + 1, part, self.chain.rows_first(outputs[0]))
-        for key in self.chain.kept[block]:
-            value = self.chain.rows_first(outputs[0]) if key.leaf == 0 else outputs[key.leaf]
-            if key not in self.carried:
-                shape = (len(self.tokens), *value.shape[1:])
-                dtype = self.states.dtype if value.dtype.is_floating_point else value.dtype
-                self.carried[key] = Activations(shape, dtype, self.folder / f"outputs-{key.block}-{key.leaf}.cache")
-            self.carried[key].write(part, value)
+        self.carried.write(self.chain, block, part, outputs)
 
 
 @contextlib.contextmanager
@@ -150,7 +143,8 @@ def open_pass(
         calls = [] if chain.varies else capture(chain, tokens[:1], device)
         one = chain.rows_first(first_inputs(skeleton, tokens[:1], device))
         states = opened.enter_context(HiddenStates((len(tokens), *one.shape[1:]), kept, folder))
-        model_pass = Pass(chain, tokens, states, calls, device, dtype, batch, folder, should_stop, step)
+        carried = CarriedOutputs(len(tokens), kept, lambda key: folder / f"outputs-{key.block}-{key.leaf}.cache")
+        model_pass = Pass(chain, tokens, states, carried, calls, device, dtype, batch, should_stop, step)
         for part in model_pass.slices():
             states.write(0, part, chain.rows_first(first_inputs(skeleton, tokens[part], device)))
         yield model_pass
@@ -218,7 +212,7 @@ class _Gradients:
             if value is None:
                 continue
             if key not in self.carried:
-                self.carried[key] = Activations(model_pass.carried[key].data.shape, torch.float32)
+                self.carried[key] = Activations(model_pass.carried.stored[key].data.shape, torch.float32)
                 self.carried[key].data.zero_()
             self.carried[key].data[part] += value.to(self.carried[key].data)
 

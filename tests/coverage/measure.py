@@ -25,22 +25,13 @@ from core.formats.dense_store import DenseStore
 from core.formats.opened import open_checkpoint
 from core.inference.devices import DtypeProbe
 from core.inference.loader import load_model, load_runner, open_tree
-from core.model.block_runner import (
-    OutputKey,
-    block_input,
-    capture,
-    embedding_rows,
-    fill_outside,
-    find_chain,
-    first_inputs,
-    logits,
-)
 from core.model.headers import TensorInfo
 from core.model.skeleton import Skeleton, build_skeleton
 from core.model.tree import build_tree, read_tensors
 from core.model.weights import TensorStore
 from core.quant import prepare
 from core.quant.proof import difference
+from tests.core.model.block_by_block import run_blocks
 from tests.core.tiny_architectures import make_model
 from tests.coverage.kinds import CLASSES, TOWERS
 
@@ -212,27 +203,8 @@ def _block_differences(
     skeleton: Skeleton, tokens: Tensor, states: dict[int, Tensor], expected: Tensor
 ) -> Iterator[float]:
     """Yield the differences of the outputs of the blocks, run one by one, and of the logits."""
-    cpu = torch.device("cpu")
-    chain = find_chain(skeleton, tokens[:2], cpu)
-    fill_outside(skeleton, torch.float32, cpu)
-    kept: dict[OutputKey, Tensor] = {}
-    with embedding_rows(skeleton, torch.float32, cpu):
-        calls = [] if chain.varies else capture(chain, tokens[:1], cpu)
-        hidden = first_inputs(skeleton, tokens, cpu)
-        for block in range(skeleton.tree.blocks):
-            path = f"{skeleton.stack}.{block}"
-            call = calls[block] if calls else None
-            if call is None:
-                needed = {key: kept[key] for key in chain.needs[block]}
-                hidden, call = block_input(chain, block, tokens, hidden, needed)
-            with torch.no_grad():
-                leaves = call.outputs(skeleton.fill(path, torch.float32, cpu), hidden)
-            skeleton.unload(path)
-            kept |= {OutputKey(block, number): leaf for number, leaf in enumerate(leaves)}
-            hidden = leaves[0]
-            yield difference(hidden, states[block])
-        skeleton.fill(skeleton.head(), torch.float32, cpu)
-        yield difference(logits(chain, hidden, tokens, {key: kept[key] for key in chain.needs[-1]}), expected)
+    for block, (_, found) in enumerate(run_blocks(skeleton, tokens)):
+        yield difference(found, states.get(block, expected))
 
 
 def _quantize(source: Path, output: Path) -> None:

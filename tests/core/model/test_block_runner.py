@@ -12,21 +12,12 @@ import transformers
 from transformers import AutoModelForCausalLM
 
 from core.files import read_json
-from core.model.block_runner import (
-    OutputKey,
-    block_input,
-    capture,
-    embedding_rows,
-    fill_outside,
-    find_chain,
-    first_inputs,
-    logits,
-    products_in,
-)
+from core.model.block_runner import products_in
 from core.model.headers import read_folder
 from core.model.skeleton import build_skeleton
 from core.model.tree import build_tree
 from core.model.weights import TensorStore
+from tests.core.model.block_by_block import run_blocks
 from tests.core.tiny_architectures import make_model
 
 TOKENS = 24
@@ -96,30 +87,13 @@ def blocks_equal_model(folder: Path, tokens: torch.Tensor, states: Sequence[Any]
     tree = build_tree(read_json(folder / "config.json"), read_folder(folder))
     assert tree.refusal == ""
     skeleton = build_skeleton(tree, TensorStore(folder))
-    cpu = torch.device("cpu")
-    chain = find_chain(skeleton, tokens[:2], cpu)
-    fill_outside(skeleton, torch.float32, cpu)
-    kept: dict[OutputKey, torch.Tensor] = {}
-    with embedding_rows(skeleton, torch.float32, cpu):
-        calls = [] if chain.varies else capture(chain, tokens[:1], cpu)
-        hidden = first_inputs(skeleton, tokens, cpu)
-        for block in range(tree.blocks):
-            call = calls[block] if calls else None
-            if call is None:
-                needed = {key: kept[key] for key in chain.needs[block]}
-                hidden, call = block_input(chain, block, tokens, hidden, needed)
-            if states:
-                assert torch.allclose(hidden, states[block], atol=1e-4), f"input of block {block}"
-            path = f"{skeleton.stack}.{block}"
-            with torch.no_grad():
-                leaves = call.outputs(skeleton.fill(path, torch.float32, cpu), hidden)
-            kept |= {OutputKey(block, number): leaf for number, leaf in enumerate(leaves)}
-            hidden = leaves[0]
-            skeleton.unload(path)
+    outputs = []
+    for block, (hidden, output) in enumerate(run_blocks(skeleton, tokens)):
+        outputs.append(output)
+        if block < tree.blocks:
+            assert not states or torch.allclose(hidden, states[block], atol=1e-4), f"input of block {block}"
             assert all(parameter.is_meta for parameter in skeleton.blocks[block].parameters())
-        skeleton.fill(skeleton.head(), torch.float32, cpu)
-        found = logits(chain, hidden, tokens, {key: kept[key] for key in chain.needs[-1]})
-    return torch.allclose(found, expected, atol=1e-4)
+    return torch.allclose(outputs[-1], expected, atol=1e-4)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
