@@ -19,7 +19,8 @@ import torch
 from torch import Tensor, nn
 
 from core.errors import BitwrightError, CorruptFile, UnsupportedModel, no_memory
-from core.model.block_runner import BlockChain, ChainFinder, embedding_rows, fill_outside, logits
+from core.model.block_runner import BlockChain, embedding_rows, fill_outside, logits
+from core.model.chain_finder import ChainFinder
 from core.model.fingerprint import FingerprintedStore
 from core.model.skeleton import Skeleton
 

@@ -17,7 +17,7 @@ from core.model.skeleton import build_skeleton
 from core.model.tree import ModelTree
 from core.model.weights import TensorStore, read_bias, read_linear
 from core.schemes import LayerScheme
-from tests.core.formats.tiny import bits_map, open_tree, write_output
+from tests.core.formats.tiny import Output, bits_map, open_tree, write_output
 from tests.core.tiny_architectures import make_model
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -55,6 +55,20 @@ def joined(folder: Path) -> tuple[ModelTree, TensorStore]:
     return join_experts(build_skeleton(tree, store).model, tree, store)
 
 
+def one_expert_kept(original: Path, folder: Path) -> tuple[Output, str]:
+    """Write the model packed, with one matrix of an expert in 16 bits; return it and the name of that matrix."""
+    tree = open_tree(original)
+    kept = next(linear.name for linear in tree.linears if ".experts.1." in linear.name)
+    written = write_output(
+        original,
+        folder,
+        "auto_round",
+        bits_map(SCHEME, {kept: {"bits": 16}}),
+        module_name=build_skeleton(tree, TensorStore(original)).module_name,
+    )
+    return written, kept
+
+
 def test_all_tensors_are_those_of_the_original_model(original: Path, separate: Path) -> None:
     tree, store = joined(separate)
     assert isinstance(store, JoinedStore)
@@ -80,11 +94,7 @@ def test_a_checkpoint_in_the_layout_of_transformers_is_not_changed(original: Pat
 
 def test_an_output_of_floats_has_the_tensors_that_transformers_loads(original: Path, tmp_path: Path) -> None:
     tree = open_tree(original)
-    names = build_skeleton(tree, TensorStore(original)).module_name
-    kept = next(linear.name for linear in tree.linears if ".experts.1." in linear.name)
-    packed = write_output(
-        original, tmp_path / "packed", "auto_round", bits_map(SCHEME, {kept: {"bits": 16}}), module_name=names
-    )
+    packed, _ = one_expert_kept(original, tmp_path / "packed")
     convert(str(packed.folder), tmp_path / "f32", "f32", lambda event: None, never)
     written, before = TensorStore(tmp_path / "f32"), TensorStore(original)
     assert {name: info.shape for name, info in written.table.items()} == {
@@ -102,12 +112,7 @@ def test_an_output_of_floats_has_the_tensors_that_transformers_loads(original: P
 
 
 def test_packed_formats_are_converted_exactly(original: Path, tmp_path: Path) -> None:
-    tree = open_tree(original)
-    names = build_skeleton(tree, TensorStore(original)).module_name
-    kept = next(linear.name for linear in tree.linears if ".experts.1." in linear.name)
-    packed = write_output(
-        original, tmp_path / "packed", "auto_round", bits_map(SCHEME, {kept: {"bits": 16}}), module_name=names
-    )
+    packed, kept = one_expert_kept(original, tmp_path / "packed")
     for number, name in enumerate(("auto_gptq", "auto_awq", "auto_round")):
         source = packed.folder if not number else tmp_path / str(number - 1)
         convert(str(source), tmp_path / str(number), name, lambda event: None, never)
@@ -115,6 +120,6 @@ def test_packed_formats_are_converted_exactly(original: Path, tmp_path: Path) ->
         assert set(checkpoint.schemes) == set(packed.layers)
         for layer in packed.layers.values():
             assert torch.equal(checkpoint.layer(layer.name).ints, layer.ints)
-    module = names(kept)
+    module = build_skeleton(open_tree(original), TensorStore(original)).module_name(kept)
     config = json.loads((tmp_path / "0" / "config.json").read_text(encoding="utf-8"))["quantization_config"]
     assert any(module.replace(".", r"\.") in key for key in config["dynamic"])

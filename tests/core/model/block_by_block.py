@@ -13,10 +13,10 @@ from core.model.block_runner import (
     capture,
     embedding_rows,
     fill_outside,
-    find_chain,
     first_inputs,
     logits,
 )
+from core.model.chain_finder import find_chain
 from core.model.skeleton import Skeleton
 
 

@@ -13,7 +13,7 @@ from transformers import AutoModelForCausalLM
 
 from core.errors import Cancelled
 from core.files import read_json
-from core.model.block_runner import find_chain
+from core.model.chain_finder import find_chain
 from core.model.headers import read_folder
 from core.model.skeleton import build_skeleton
 from core.model.tree import build_tree
