@@ -28,6 +28,7 @@ PROBE_SHAPE = (512, 1024, 1024)
 """Rows, input features and output features of the measured product: similar to a linear layer of a small model."""
 GAIN = 1.3
 """Minimum speed-up over float32 at which a CPU computes in bfloat16."""
+MIN_ROUNDS = 3
 _CPU_FLAGS = ("avx2", "f16c", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16", "amx_int8", "asimd", "bf16", "i8mm")
 
 
@@ -100,9 +101,12 @@ def physical_cores() -> int:
 def probe_dtype(device: Device, seconds: float = 0.3, rows: int = PROBE_SHAPE[0]) -> DtypeProbe:
     """Measure matrix products with `rows` rows on `device` and select the dtype to compute in.
 
-    On a CPU, bfloat16 must be GAIN times faster than float32; where it is emulated, it is many times slower. On an
+    On a CPU, bfloat16 must be GAIN times faster than float32; where it is emulated, it is many times slower. The
+    fastest products of both dtypes are compared, measured in turns, so that other processes do not change the choice:
+    the same job then computes in the same dtype. The reported throughput is that of the median product. On an
     accelerator, bfloat16 is selected if the hardware supports it. float16 is never selected because its range is too
-    small for the activations of some models. Takes about `seconds`, or three products if those take longer.
+    small for the activations of some models. Takes about `seconds`, or MIN_ROUNDS products of each dtype if those take
+    longer.
 
     Raises:
         DeviceProblem: the device failed to compute.
@@ -114,14 +118,16 @@ def probe_dtype(device: Device, seconds: float = 0.3, rows: int = PROBE_SHAPE[0]
         formats.append(torch.bfloat16)
     before = _processor_times()
     try:
-        gflops = {_name(dtype): _measure(device, dtype, seconds / len(formats), rows) for dtype in formats}
+        times = _measure(device, formats, seconds, rows)
     except RuntimeError as error:
         raise DeviceProblem(
             f"{device.name} failed a small matrix product: {str(error).splitlines()[0][:200]}",
             "Use --device cpu, or check the driver.",
         ) from error
     load = _share_of_others(before, _processor_times()) if device.kind == "cpu" else 0.0
-    return DtypeProbe(_prefer(device.kind, gflops), gflops, load)
+    gflop = 2.0 * rows * PROBE_SHAPE[1] * PROBE_SHAPE[2] / 1e9
+    chosen = _prefer(device.kind, {dtype: gflop / min(found) for dtype, found in times.items()})
+    return DtypeProbe(chosen, {dtype: gflop / statistics.median(found) for dtype, found in times.items()}, load)
 
 
 def _processor_times() -> tuple[float, float, float]:
@@ -150,28 +156,33 @@ def _prefer(kind: str, gflops: dict[str, float]) -> str:
     return "bfloat16"
 
 
-def _measure(device: Device, dtype: torch.dtype, seconds: float, rows: int) -> float:
-    """Return the median GFLOP/s of a linear layer of PROBE_SHAPE with `rows` rows, over at least three runs."""
+def _measure(device: Device, dtypes: list[torch.dtype], seconds: float, rows: int) -> dict[str, list[float]]:
+    """Return the times in seconds of linear layers of PROBE_SHAPE with `rows` rows by dtype, measured in turns."""
     import torch
 
     _, inputs, outputs = PROBE_SHAPE
     generator = torch.Generator().manual_seed(0)
-    left = torch.randn(rows, inputs, generator=generator).to(device.id, dtype)
-    right = torch.randn(outputs, inputs, generator=generator).to(device.id, dtype)
+    left = torch.randn(rows, inputs, generator=generator).to(device.id)
+    right = torch.randn(outputs, inputs, generator=generator).to(device.id)
+    operands = {dtype: (left.to(dtype), right.to(dtype)) for dtype in dtypes}
     wait = _synchronizer(device)
 
-    def once() -> float:
+    def once(dtype: torch.dtype) -> float:
         started = time.perf_counter()
-        torch.nn.functional.linear(left, right)
+        torch.nn.functional.linear(*operands[dtype])
         wait()
         return max(time.perf_counter() - started, 1e-9)
 
     deadline = time.perf_counter() + seconds
-    once()  # warm-up: starts threads, loads kernels and packs the weight
-    times: list[float] = []
-    while len(times) < 3 or time.perf_counter() < deadline:
-        times.append(once())
-    return 2.0 * rows * inputs * outputs / statistics.median(times) / 1e9
+    for dtype in dtypes:
+        once(dtype)  # warm-up: starts threads, loads kernels and packs the weight
+    times: dict[str, list[float]] = {_name(dtype): [] for dtype in dtypes}
+    rounds = 0
+    while rounds < MIN_ROUNDS or time.perf_counter() < deadline:
+        for dtype in dtypes:
+            times[_name(dtype)].append(once(dtype))
+        rounds += 1
+    return times
 
 
 def _synchronizer(device: Device) -> Callable[[], None]:

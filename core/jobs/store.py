@@ -74,6 +74,8 @@ State = Literal["created", "running", "done", "failed", "cancelled", "died", "el
 
 _locks: dict[str, FileLock] = {}
 """Locks of the jobs that this process runs, by the path of the job folder."""
+_cleaned: set[str] = set()
+"""Paths of the jobs that this process locks to remove what they left: they do not run."""
 
 
 @dataclass(frozen=True)
@@ -220,7 +222,7 @@ def running_process(job: Path) -> psutil.Process | None:
 
 def is_running(job: Path) -> bool:
     """Return whether a process runs the job: by its lock or, on a volume without file locks, by its process id."""
-    held = is_held(job / LOCK)
+    held = str(job) not in _cleaned and is_held(job / LOCK)
     if held is not None and held:
         return True
     owner = _owner(job)
@@ -298,12 +300,20 @@ def _locked(job: Path) -> Iterator[bool]:
         yield True
         return
     owner = _owner(job)
-    lock = None if owner is not None and (owner.holder.elsewhere or is_running(job)) else take(job / LOCK)
+    if owner is not None and (owner.holder.elsewhere or is_running(job)):
+        yield False
+        return
+    _cleaned.add(str(job))
+    lock = take(job / LOCK)
+    if lock is None:
+        _cleaned.discard(str(job))
+        yield False
+        return
     try:
-        yield lock is not None
+        yield True
     finally:
-        if lock is not None:
-            lock.close()
+        lock.close()
+        _cleaned.discard(str(job))
 
 
 def _state_of(event: Event) -> State:

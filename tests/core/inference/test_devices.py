@@ -114,6 +114,14 @@ def test_the_probe_measures_both_formats_of_a_cpu(monkeypatch: pytest.MonkeyPatc
     assert min(found.gflops[name] for name in ("float32", "bfloat16")) > 0
 
 
+def test_a_slow_product_among_others_does_not_change_the_dtype(monkeypatch: pytest.MonkeyPatch) -> None:
+    times = {"float32": [0.1, 0.1, 0.1], "bfloat16": [0.4, 0.05, 0.4]}
+    monkeypatch.setattr(devices, "_measure", lambda *_: times)
+    found = probe_dtype(CPU)
+    assert found.dtype == "bfloat16"
+    assert found.gflops["float32"] == pytest.approx(4 * found.gflops["bfloat16"])
+
+
 def test_a_device_that_fails_to_compute_is_a_device_problem(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: object) -> float:
         raise RuntimeError("device-side assert\nand forty lines more")

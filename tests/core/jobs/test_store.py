@@ -284,6 +284,20 @@ def test_a_sweep_removes_the_staging_folders_of_dead_runs(tmp_path: Path) -> Non
     assert not also.exists()
 
 
+def test_a_dead_run_stays_dead_while_its_files_are_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    died, left = staged(tmp_path, "a")
+    leave_dead_run(died)
+    seen = []
+
+    def remove(place: Path) -> bool:
+        seen.append(store.read_job(died).state)
+        return True
+
+    monkeypatch.setattr(store.staging, "remove", remove)
+    assert store.sweep() == [left]
+    assert seen == ["died"]
+
+
 def test_a_sweep_removes_nothing_else(tmp_path: Path) -> None:
     running, growing = staged(tmp_path, "running")
     store.claim(running)
