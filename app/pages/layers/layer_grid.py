@@ -278,19 +278,21 @@ def _parts(kind: str) -> list[str]:
 
 
 def _ordered(kinds: Iterable[str]) -> list[str]:
-    """Return the kinds by parent module, those of a parent in the order of computation if all are known.
+    """Return the kinds by parent module.
 
-    Parents are in the order of computation if all kinds are known, else in the order of the checkpoint.
+    Those kinds of a parent that are in `_ORDER` have that order; the others keep their places. Parents are in the order
+    of computation if all kinds are known, else in the order of the checkpoint.
     """
     groups: dict[str, list[str]] = {}
     for kind in kinds:
         groups.setdefault(kind.rpartition(".")[0], []).append(kind)
     places: dict[str, int] = {}
     for parent, own in groups.items():
-        lasts = [kind.rpartition(".")[2] for kind in own]
-        if set(lasts) <= set(_ORDER):
-            own.sort(key=lambda kind: _ORDER.index(kind.rpartition(".")[2]))
-            places[parent] = min(map(_ORDER.index, lasts))
+        ranks = {kind: _ORDER.index(last) for kind in own if (last := kind.rpartition(".")[2]) in _ORDER}
+        known = iter(sorted(ranks, key=ranks.__getitem__))
+        groups[parent] = [next(known) if kind in ranks else kind for kind in own]
+        if len(ranks) == len(own):
+            places[parent] = min(ranks.values())
     parents = sorted(groups, key=places.__getitem__) if len(places) == len(groups) else list(groups)
     return [kind for parent in parents for kind in groups[parent]]
 

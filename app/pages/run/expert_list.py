@@ -13,8 +13,8 @@ from app.widgets.panel import Panel
 from app.widgets.tinted_label import TintedLabel
 from core.report.experts import MixtureTokens, mixtures
 
-_ROWS: Final = (3, 10)
-"""Minimum and maximum number of visible rows."""
+_ROWS: Final = (3, 12)
+"""Minimum and maximum number of rows that are visible without scrolling in the list."""
 _MIXTURE: Final = int(Qt.ItemDataRole.UserRole)
 
 
@@ -33,7 +33,8 @@ class ExpertList(Panel):
         self.tree.setUniformRowHeights(True)
         self.tree.setTabKeyNavigation(False)
         self.tree.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
-        self.tree.itemExpanded.connect(self._fill)
+        self.tree.itemExpanded.connect(self._expanded)
+        self.tree.itemCollapsed.connect(self._fit)
         header = self.tree.header()
         header.setStretchLastSection(False)
         header.setSectionResizeMode(QHeaderView.ResizeMode.ResizeToContents)
@@ -50,7 +51,7 @@ class ExpertList(Panel):
         self.setVisible(bool(found))
         for mixture in found:
             few, total = len(mixture.not_tuned), len(mixture.tokens)
-            row = self._row(_place(mixture.name), mixture.spread, f"{few:,} of {total:,}" if few else "")
+            row = self._row(_place(mixture.name), mixture.spread, f"{few:,} of {total:,}")
             row.setData(0, _MIXTURE, mixture)
             row.setToolTip(0, mixture.name)
             row.setToolTip(1, self.tr("Tokens of the calibration text for each expert: smallest, largest and median"))
@@ -59,15 +60,24 @@ class ExpertList(Panel):
                 row.setToolTip(2, self.tr("Rounded without tuning, for too few tokens: experts {0}").format(numbers))
             row.setChildIndicatorPolicy(QTreeWidgetItem.ChildIndicatorPolicy.ShowIndicator)
             self.tree.addTopLevelItem(row)
-        rows = min(max(len(found), _ROWS[0]), _ROWS[1])
-        line = self.tree.sizeHintForRow(0) if found else 0
+        self._fit()
+
+    def _fit(self) -> None:
+        """Set the height of the list to that of its visible rows, within limits."""
+        items = [item for place in range(self.tree.topLevelItemCount()) if (item := self.tree.topLevelItem(place))]
+        count = len(items) + sum(item.childCount() for item in items if item.isExpanded())
+        rows = min(max(count, _ROWS[0]), _ROWS[1])
+        line = self.tree.sizeHintForRow(0) if items else 0
         self.tree.setFixedHeight(self.tree.header().sizeHint().height() + rows * line + 4)
 
-    def _fill(self, row: QTreeWidgetItem) -> None:
-        """Add the experts of a mixture when it is expanded for the first time."""
+    def _expanded(self, row: QTreeWidgetItem) -> None:
+        """Make room for the experts of a mixture, which are added when it is expanded for the first time."""
         mixture = row.data(0, _MIXTURE)
-        if not isinstance(mixture, MixtureTokens) or row.childCount():
-            return
+        if isinstance(mixture, MixtureTokens) and not row.childCount():
+            self._fill(row, mixture)
+        self._fit()
+
+    def _fill(self, row: QTreeWidgetItem, mixture: MixtureTokens) -> None:
         few = set(mixture.not_tuned)
         expert, rounded = self.tr("Expert {0}"), self.tr("rounded")
         row.addChildren(

@@ -27,6 +27,12 @@ def test_known_kinds_are_in_the_order_of_computation_beside_unknown_ones() -> No
     assert grid.titles == ("in_proj", "out_proj", "q", "k", "o")
 
 
+def test_known_kinds_are_in_the_order_of_computation_beside_unknown_ones_of_the_same_module() -> None:
+    kinds = ("in_proj", "out_proj", "k_proj", "o_proj", "q_proj", "v_proj", "down_proj", "up_proj")
+    grid = make_grid(llama(2, shapes={f"mixer.{kind}": (64, 64) for kind in kinds}))
+    assert grid.titles == ("in_proj", "out_proj", "q", "k", "v", "o", "up", "down")
+
+
 def test_every_layer_is_found_where_it_stands() -> None:
     tree = llama(4, tied=False)
     grid = make_grid(tree)

@@ -40,7 +40,7 @@ def rows(view: ExpertList, row: int | None = None) -> list[list[str]]:
 
 
 def test_each_block_has_its_tokens_and_the_experts_that_were_not_tuned(view: ExpertList) -> None:
-    assert rows(view) == [["1", "0 to 1,210, median 10", "2 of 4"], ["2", "0 to 1,210, median 10", ""]]
+    assert rows(view) == [["1", "0 to 1,210, median 10", "2 of 4"], ["2", "0 to 1,210, median 10", "0 of 4"]]
     assert items(view)[0].toolTip(2).endswith("experts 0, 1")
 
 
@@ -52,6 +52,19 @@ def test_an_expanded_block_lists_its_experts_once(view: ExpertList) -> None:
     experts = rows(view, 0)
     assert experts[:3] == [["Expert 0", "0", "rounded"], ["Expert 1", "7", "rounded"], ["Expert 2", "12", ""]]
     assert len(experts) == 4
+
+
+def test_the_list_grows_with_expanded_blocks_up_to_a_limit(view: ExpertList) -> None:
+    view.show_experts(report(*[[]] * 4))
+    heights = [view.tree.height()]
+    for item in items(view)[:3]:
+        item.setExpanded(True)
+        heights.append(view.tree.height())
+    line = view.tree.sizeHintForRow(0)
+    assert [height - heights[0] for height in heights] == [0, 4 * line, 8 * line, 8 * line]
+    items(view)[0].setExpanded(False)
+    items(view)[1].setExpanded(False)
+    assert view.tree.height() == heights[1]
 
 
 def test_the_next_report_replaces_the_list(view: ExpertList) -> None:
