@@ -111,7 +111,7 @@ class LayerInspector(QFrame):
             return
         self._show_names(sheet, layers)
         self._show_schemes(summary, format_words.title(sheet.format_name) if mix_of(sheet.format_name) else "")
-        self._why.set_text(_lines(summary.whys, summary.count), "")
+        self._why.set_text(breakable(_lines(summary.whys, summary.count)), "")
         self._fallback.set_text(_lines(summary.fallbacks, summary.count), "warning")
         self._size.set_text(f"{human(summary.before)} {_ARROW} {human(summary.after)}", "")
         self._size.setToolTip(f"{summary.before:,} {_ARROW} {summary.after:,} bytes")

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 from PySide6.QtCore import Qt
-from PySide6.QtWidgets import QAbstractButton, QApplication, QLineEdit, QPushButton, QScrollArea
+from PySide6.QtWidgets import QAbstractButton, QApplication, QLabel, QLineEdit, QPushButton, QScrollArea
 from pytestqt.qtbot import QtBot
 
 from app.pages.layers.page import LayersPage
@@ -183,7 +183,16 @@ def test_a_fallback_is_explained(page: LayersPage) -> None:
 def test_the_reason_names_the_rule(page: LayersPage) -> None:
     page.context.draft.edit_map(BitsMap(LayerScheme(4, 64), (Rule("*.down_proj", bits=8),)), "rule")
     select_kind(page, "down")
-    assert label(page, "why") == "rule 1  *.down_proj"
+    assert label(page, "why").replace("\u200b", "") == "rule 1  *.down_proj"
+
+
+def test_the_pattern_of_a_rule_breaks_at_its_dots(page: LayersPage) -> None:
+    rule = Rule("model.layers.[0-9]*.self_attn.[o-q]_proj", bits=8)
+    page.context.draft.edit_map(BitsMap(LayerScheme(4, 64), (rule,)), "rule")
+    select_kind(page, "q_proj")
+    why = find(page, QLabel, "why")
+    assert max(map(why.fontMetrics().horizontalAdvance, why.text().split("\u200b"))) < why.width()
+    assert why.fontMetrics().horizontalAdvance(why.text()) > why.width()
 
 
 def test_the_whole_output_follows_every_edit(page: LayersPage) -> None:
