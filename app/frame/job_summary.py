@@ -68,13 +68,12 @@ def facts_of(draft: Draft) -> Facts:
         return Facts(device=device)
     name = Fact(model.label, model.name)
     if size is None:
-        source = sum(tensor.nbytes for tensor in model.tree.tensors.values())
-        return Facts(name, Fact(human(source), f"{source:,} bytes"), device=device)
+        return Facts(name, Fact(human(model.source_bytes), f"{model.source_bytes:,} bytes"), device=device)
     return Facts(
         name,
         Fact(
-            f"{human(size.source)} {ARROW} {human(size.total)}",
-            f"{size.source:,} bytes before, {size.total:,} bytes after quantization, in the first format",
+            f"{human(model.source_bytes)} {ARROW} {human(size.total)}",
+            f"{model.source_bytes:,} bytes before, {size.total:,} bytes after quantization, in the first format",
         ),
         Fact(
             f"{size.effective_bits:.2f}" if size.weights else NOTHING,

@@ -83,13 +83,24 @@ def open_model(request: OpenModel, emit: Emit, should_stop: ShouldStop) -> Model
     place = None if _is_here(name) else cached(name)
     if _is_here(name) or (place is not None and place.is_file()):
         source = open_source(name, emit, should_stop, measured=True)
-        return _headers(name, source.label, source.origin, _about(source), source.folder)
+        return _headers(name, source.label, source.origin, _about(source), source.folder, source.file_bytes)
     if place is not None:
         return _headers(name, name, "hub", "", place)
     remote = read_remote(name, emit, should_stop, check_architecture)
     found = from_headers(dict(remote.config), dict(remote.tensors))
     tensors = tuple(found.table.values())
-    return ModelHeaders(name, name, "hub", found.note, "", found.config, tensors, remote.download_bytes, found.refusal)
+    return ModelHeaders(
+        name,
+        name,
+        "hub",
+        found.note,
+        "",
+        found.config,
+        tensors,
+        remote.download_bytes,
+        found.refusal,
+        found.stored_bytes,
+    )
 
 
 def download_model(request: DownloadModel, emit: Emit, should_stop: ShouldStop) -> ModelFolder:
@@ -210,19 +221,26 @@ def serve_model(request: ServeModel, emit: Emit, should_stop: ShouldStop) -> Ser
     )
 
 
-def _headers(name: str, label: str, origin: str, note: str, folder: Path) -> ModelHeaders:
+def _headers(name: str, label: str, origin: str, note: str, folder: Path, file_bytes: int = 0) -> ModelHeaders:
     found = read_source(folder)
-    tensors = tuple(found.table.values())
     return ModelHeaders(
-        name, label, origin, note or found.note, str(folder), found.config, tensors, refusal=found.refusal
+        name,
+        label,
+        origin,
+        note or found.note,
+        str(folder),
+        found.config,
+        tuple(found.table.values()),
+        refusal=found.refusal,
+        file_bytes=file_bytes or found.stored_bytes,
     )
 
 
 def _about(source: ModelSource) -> str:
-    """Return notes about quantized weights: their types and size, and whether the embedding becomes larger."""
+    """Return notes about quantized weights: their types, and whether the embedding becomes larger."""
     if not source.file_bytes:
         return source.note
-    words = [source.note, f"The file size is {human(source.file_bytes)}."]
+    words = [source.note]
     tree = preflight.read_tree(source.folder)
     embedding = tree.tensors.get(f"{tree.embedding}.weight")
     if embedding is not None and embedding.nbytes > source.file_bytes // 2:

@@ -50,6 +50,7 @@ class ModelHeaders:
         config: content of config.json; tensors: tensor table, with 16-bit weights for quantized ones that can be read.
         download_bytes: bytes to download before a run.
         refusal: the reason why the weights cannot be read, or "".
+        file_bytes: size of quantized weights in their files; 0 for weights that are not quantized.
     """
 
     name: str
@@ -61,6 +62,7 @@ class ModelHeaders:
     tensors: tuple[TensorInfo, ...]
     download_bytes: int = 0
     refusal: str = ""
+    file_bytes: int = 0
 
 
 @dataclass(frozen=True)

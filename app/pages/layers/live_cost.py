@@ -55,11 +55,11 @@ class LiveCost(QWidget):
         self._memory.hide()
         self._loss_increase.hide()
 
-    def show_sizes(self, sizes: Mapping[str, OutputSize]) -> None:
-        """Show the size of the output in each format, the first format first."""
+    def show_sizes(self, before: int, sizes: Mapping[str, OutputSize]) -> None:
+        """Show the bytes of the source, and the size of the output in each format, the first format first."""
         (first, size), *others = sizes.items()
-        self._total.setText(f"{human(size.source)} {_ARROW} {human(size.total)}")
-        self._total.setToolTip(f"{size.source:,} {_ARROW} {size.total:,} bytes as {title(first)}")
+        self._total.setText(f"{human(before)} {_ARROW} {human(size.total)}")
+        self._total.setToolTip(f"{before:,} {_ARROW} {size.total:,} bytes as {title(first)}")
         self._others.set_text(", ".join(f"{human(other.total)} as {title(name)}" for name, other in others))
         self._average.set_text(self.tr("{:.2f} bits per quantized weight").format(size.effective_bits))
 

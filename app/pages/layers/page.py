@@ -448,13 +448,13 @@ class LayersPage(QWidget):
     def _show_cost(self) -> None:
         """Show the totals of the map."""
         draft, cost, sheet = self.context.draft, self.body.side.cost, self._sheet
-        if sheet is None or draft.planned_size is None:
+        if sheet is None or draft.model is None or draft.planned_size is None:
             cost.show_nothing()
             self.budget.show_now(None)
             return
         tree, first = sheet.tree, draft.choices.formats[0]
         others = {name: sizes.output_size(tree, draft.plans, name) for name in draft.choices.formats[1:]}
-        cost.show_sizes({first: draft.planned_size, **others})
+        cost.show_sizes(draft.model.source_bytes, {first: draft.planned_size, **others})
         cost.show_memory(running_memory(draft, tree, draft.planned_size.total))
         loss_increase, missing = sheet.loss_increase_known
         cost.show_loss_increase(loss_increase, missing)

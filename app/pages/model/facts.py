@@ -47,7 +47,6 @@ def facts(opened: OpenedModel, licence: str, stated_by: str = "") -> tuple[Fact,
     """
     tree = opened.tree
     config = text_config(tree.config)
-    total = sum(tensor.nbytes for tensor in tree.tensors.values())
     quantizable = sum(linear.block >= 0 for linear in tree.linears)
     width, vocabulary = _width(tree, config), _vocabulary(tree, config)
     context = context_length(config)
@@ -62,7 +61,7 @@ def facts(opened: OpenedModel, licence: str, stated_by: str = "") -> tuple[Fact,
             _tr("Facts", "{0}, {1} linear layers").format(tree.blocks, f"{quantizable:,}"),
         ),
         *_experts(tree),
-        Fact("size", _tr("Facts", "Size"), human(total), _tr("Facts", "{0} bytes").format(f"{total:,}")),
+        _size(opened),
         Fact("hidden", _tr("Facts", "Hidden size"), f"{width:,}" if width else unknown),
         Fact("dtype", _tr("Facts", "Data type"), stored_as(tree) or unknown),
         Fact("vocabulary", _tr("Facts", "Vocabulary"), f"{vocabulary:,}" if vocabulary else unknown),
@@ -70,6 +69,16 @@ def facts(opened: OpenedModel, licence: str, stated_by: str = "") -> tuple[Fact,
         Fact("tied", _tr("Facts", "Output head"), head_text(tree)),
         Fact("licence", _tr("Facts", "Licence"), licence or unknown, source),
     )
+
+
+def _size(opened: OpenedModel) -> Fact:
+    """Return the size of the weights; of quantized ones in their files and in 16 bits."""
+    stored, total = opened.file_bytes, opened.tree.nbytes
+    value, exact = human(total), _tr("Facts", "{0} bytes").format(f"{total:,}")
+    if stored:
+        value = _tr("Facts", "{0}, {1} in 16 bits").format(human(stored), value)
+        exact = _tr("Facts", "{0} bytes in the files, {1} in 16 bits").format(f"{stored:,}", exact)
+    return Fact("size", _tr("Facts", "Size"), value, exact)
 
 
 def _parameters(tree: ModelTree) -> Fact:

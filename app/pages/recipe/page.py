@@ -199,7 +199,7 @@ class RecipePage(QWidget):
         if size is None:
             return self._draft.problem()
         text = self.tr("{small} instead of {large}, {rate:.3g} bits per weight including scales.").format(
-            small=human(size.total), large=human(size.source), rate=size.effective_bits
+            small=human(size.total), large=human(self._draft.model.source_bytes), rate=size.effective_bits
         )
         mixed = len(bits_map.rules) + len(bits_map.layers)
         return f"{text} {self.tr('Some layers have other bits, set on the Layers page.')}" if mixed else text

@@ -19,6 +19,7 @@ class OpenedModel:
         folder: the folder of its files on this machine, "" while they are only on the Hub.
         tree: its layers, from headers alone.
         download_bytes: bytes that a run downloads first.
+        file_bytes: size of quantized weights in their files; 0 for weights that are not quantized.
     """
 
     name: str
@@ -28,6 +29,7 @@ class OpenedModel:
     folder: str
     tree: ModelTree
     download_bytes: int = 0
+    file_bytes: int = 0
 
     @classmethod
     def from_headers(cls, headers: ModelHeaders) -> OpenedModel:
@@ -35,8 +37,20 @@ class OpenedModel:
         tree = build_tree(headers.config, {info.name: info for info in headers.tensors})
         tree = replace(tree, refusal=headers.refusal) if headers.refusal else tree
         return cls(
-            headers.name, headers.label, headers.origin, headers.note, headers.folder, tree, headers.download_bytes
+            headers.name,
+            headers.label,
+            headers.origin,
+            headers.note,
+            headers.folder,
+            tree,
+            headers.download_bytes,
+            headers.file_bytes,
         ).prepared()
+
+    @property
+    def source_bytes(self) -> int:
+        """Size of the weights in their files, with which the size of an output is compared."""
+        return self.file_bytes or self.tree.nbytes
 
     def prepared(self) -> OpenedModel:
         """Return this model with everything computed that is otherwise computed on first use."""

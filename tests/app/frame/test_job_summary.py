@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ from core.bitsmap import BitsMap, Rule
 from core.events import BlockDone, BlockStarted, Done, Progress, Stage, Started
 from core.inference.machine import Device, Machine
 from core.spec import JobSpec
+from core.wording import human
 from tests.app.recorded_runs import record_of
 
 CPU = Device("cpu", "cpu", "Some Processor", 8_000_000_000, 0, details={"physical_cores": 2})
@@ -51,6 +53,13 @@ def test_a_model_shows_its_size_now_and_after(draft: Draft) -> None:
 def test_exact_bytes_are_in_the_tooltip(draft: Draft) -> None:
     assert draft.size is not None
     assert f"{draft.size.total:,} bytes after" in facts_of(draft).size.more
+
+
+def test_the_size_of_quantized_weights_is_that_of_their_files(draft: Draft, opened: OpenedModel) -> None:
+    draft.choose(model=replace(opened, file_bytes=25_000))
+    facts = facts_of(draft)
+    assert facts.size.text.startswith(f"{human(25_000)} {ARROW} ")
+    assert facts.size.more.startswith("25,000 bytes before")
 
 
 def test_a_map_that_does_not_fit_leaves_the_size_now(draft: Draft) -> None:

@@ -102,6 +102,7 @@ def test_open_a_quantized_source_with_the_tensors_of_its_original(hub: Hub, tmp_
     for values in (here, there):
         assert {info.name: info for info in values.tensors} == source.table
         assert values.note.startswith(source.note)
+        assert values.file_bytes == source.stored_bytes > 0
         assert "quantization_config" not in values.config
         assert values.refusal == ""
 

@@ -10,7 +10,7 @@ import pytest
 from app.pages.model.facts import facts, origin_text, stored_as
 from core.model.headers import TensorInfo
 from core.model.tree import ModelTree
-from core.wording import count
+from core.wording import count, human
 from tests.app.pages.layers.experts import mixture
 from tests.core.tiny_model import BLOCKS, SHAPES, WIDTH
 
@@ -39,6 +39,12 @@ def test_the_exact_figures_are_kept(opened: OpenedModel) -> None:
     total = sum(tensor.nbytes for tensor in opened.tree.tensors.values())
     assert exact["parameters"] == f"{opened.tree.parameters:,}"
     assert exact["size"] == f"{total:,} bytes"
+
+
+def test_quantized_weights_have_the_size_of_their_files_and_that_in_16_bits(opened: OpenedModel) -> None:
+    found = {fact.key: fact for fact in facts(replace(opened, file_bytes=1_000), "")}
+    assert found["size"].value == f"{human(1_000)}, {human(opened.tree.nbytes)} in 16 bits"
+    assert found["size"].exact == f"1,000 bytes in the files, {opened.tree.nbytes:,} bytes in 16 bits"
 
 
 def test_a_mixture_tells_the_experts_and_the_parameters_of_a_token(opened: OpenedModel) -> None:
