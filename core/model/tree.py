@@ -17,7 +17,7 @@ from typing import Any
 
 from core.bitsmap import Assignment, BitsMap
 from core.errors import BadInput
-from core.model import corrections, kept_layers, refusals
+from core.model import corrections, kept_layers, refusals, uneven_experts
 from core.model.ends import find_ends, is_number
 from core.model.fused_experts import (
     EXPERT,
@@ -326,6 +326,7 @@ def build_tree(config: dict[str, Any], tensors: Mapping[str, TensorInfo]) -> Mod
         )
         or odd
         or odd_experts
+        or uneven_experts.find(((item.name, item.out_features, item.in_features) for item in linears), text)
         or _no_embedding(embedding, head, outside)
         or _too_many(main),
         left_out=tuple(sorted(adapters)),
