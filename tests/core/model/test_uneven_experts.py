@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from core.model.headers import TensorInfo
 from core.model.tree import build_tree
 
@@ -14,7 +16,7 @@ MATRICES = {
 }
 
 
-def refusal(matrices: dict[str, tuple[int, ...]], **config: int) -> str:
+def refusal(matrices: Mapping[str, tuple[int, ...]], **config: int) -> str:
     shapes = {"model.embed_tokens.weight": (320, 64), **matrices}
     tensors = {name: TensorInfo(name, "BF16", shape, "a", 0, 0) for name, shape in shapes.items()}
     return build_tree({"model_type": "qwen3_moe", "vocab_size": 320, **config}, tensors).refusal
