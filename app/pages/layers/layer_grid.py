@@ -19,7 +19,7 @@ NOTHING = -1
 """The index in place of a layer where a block has no layer of a kind."""
 
 _ORDER = (
-    "q_proj", "k_proj", "v_proj", "qkv_proj", "o_proj",
+    "q_a_proj", "q_b_proj", "q_proj", "kv_a_proj_with_mqa", "kv_b_proj", "k_proj", "v_proj", "qkv_proj", "o_proj",
     "gate", "shared_expert_gate", "gate_proj", "w1", "gate_up_proj", "up_proj", "w3", "down_proj", "w2",
 )  # fmt: skip
 """The order of computation in a block; checkpoints are often sorted by name instead."""
@@ -167,9 +167,14 @@ def make_grid(tree: ModelTree) -> LayerGrid:
 
 
 def short_names(kinds: Sequence[str]) -> tuple[str, ...]:
-    """Return for each kind its shortest unique suffix of name parts, without `_proj` in the names of `_ORDER`."""
+    """Return for each kind its shortest unique suffix of name parts, without `_proj` in the names of `_ORDER`.
+
+    `_proj` is kept where a router, such as `mlp.gate`, would have the same name.
+    """
     # The suffixes of each name, the longest first.
-    endings = [[".".join(parts[first:]) for first in range(len(parts))] for parts in map(_parts, kinds)]
+    known = frozenset(kinds)
+    parts_of = [kind.split(".") if kind.removesuffix("_proj") in known else _parts(kind) for kind in kinds]
+    endings = [[".".join(parts[first:]) for first in range(len(parts))] for parts in parts_of]
     used = Counter(ending for own in endings for ending in own)
     return tuple(next((ending for ending in reversed(own) if used[ending] == 1), own[0]) for own in endings)
 
@@ -280,8 +285,8 @@ def _parts(kind: str) -> list[str]:
 def _ordered(kinds: Iterable[str]) -> list[str]:
     """Return the kinds by parent module.
 
-    Those kinds of a parent that are in `_ORDER` have that order; the others keep their places. Parents are in the order
-    of computation if all kinds are known, else in the order of the checkpoint.
+    Those kinds of a parent that are in `_ORDER` have that order, and so have the parents whose kinds are all in it. The
+    others keep their places.
     """
     groups: dict[str, list[str]] = {}
     for kind in kinds:
@@ -289,12 +294,16 @@ def _ordered(kinds: Iterable[str]) -> list[str]:
     places: dict[str, int] = {}
     for parent, own in groups.items():
         ranks = {kind: _ORDER.index(last) for kind in own if (last := kind.rpartition(".")[2]) in _ORDER}
-        known = iter(sorted(ranks, key=ranks.__getitem__))
-        groups[parent] = [next(known) if kind in ranks else kind for kind in own]
+        groups[parent] = _sorted_in_place(own, ranks)
         if len(ranks) == len(own):
             places[parent] = min(ranks.values())
-    parents = sorted(groups, key=places.__getitem__) if len(places) == len(groups) else list(groups)
-    return [kind for parent in parents for kind in groups[parent]]
+    return [kind for parent in _sorted_in_place(list(groups), places) for kind in groups[parent]]
+
+
+def _sorted_in_place(names: Sequence[str], ranks: Mapping[str, int]) -> list[str]:
+    """Return `names` with those that have a rank sorted by it, without moving the others."""
+    ranked = iter(sorted((name for name in names if name in ranks), key=ranks.__getitem__))
+    return [next(ranked) if name in ranks else name for name in names]
 
 
 def _embedding(tree: ModelTree) -> list[OuterModule]:

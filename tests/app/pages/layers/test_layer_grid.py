@@ -27,6 +27,18 @@ def test_known_kinds_are_in_the_order_of_computation_beside_unknown_ones() -> No
     assert grid.titles == ("in_proj", "out_proj", "q", "k", "o")
 
 
+def test_compressed_queries_and_keys_are_in_the_order_of_computation() -> None:
+    names = ("kv_a_proj_with_mqa", "kv_b_proj", "o_proj", "q_a_proj", "q_b_proj")
+    grid = make_grid(llama(2, shapes={f"self_attn.{name}": (64, 64) for name in names}))
+    assert grid.titles == ("q_a", "q_b", "kv_a_proj_with_mqa", "kv_b", "o")
+
+
+def test_known_modules_are_in_the_order_of_computation_beside_unknown_ones() -> None:
+    names = ("mlp.down_proj", "mlp.up_proj", "per_layer_projection", "self_attn.k_proj", "self_attn.q_proj")
+    grid = make_grid(llama(2, shapes=dict.fromkeys(names, (64, 64))))
+    assert grid.titles == ("q", "k", "per_layer_projection", "up", "down")
+
+
 def test_known_kinds_are_in_the_order_of_computation_beside_unknown_ones_of_the_same_module() -> None:
     kinds = ("in_proj", "out_proj", "k_proj", "o_proj", "q_proj", "v_proj", "down_proj", "up_proj")
     grid = make_grid(llama(2, shapes={f"mixer.{kind}": (64, 64) for kind in kinds}))
@@ -80,6 +92,7 @@ def test_places_outside_the_map_hold_nothing() -> None:
         (("attn.c_proj", "mlp.c_proj"), ("attn.c_proj", "mlp.c_proj")),
         (("experts.0.w1", "experts.1.w1", "gate"), ("0.w1", "1.w1", "gate")),
         (("fc1", "block.fc1"), ("fc1", "block.fc1")),
+        (("mlp.gate", "mlp.gate_proj", "mlp.up_proj"), ("gate", "gate_proj", "up")),
     ],
 )
 def test_titles_are_as_short_as_tells_them_apart(kinds: tuple[str, ...], titles: tuple[str, ...]) -> None:
