@@ -42,6 +42,16 @@ def figure(value: float) -> str:
     return f"{value:.3g}" if abs(value) < 1000 or abs(value) >= 1e6 else f"{value:,.0f}"
 
 
+def short_figure(value: float) -> str:
+    """Return a number with two digits: `0.12`, `3.4e-5`; a dash for NaN and infinity."""
+    if not math.isfinite(value):
+        return "\N{EN DASH}"
+    if value == 0 or 0.01 <= abs(value) < 1e6:
+        return f"{value:.2g}" if abs(value) < 100 else figure(value)
+    digits, _, power = f"{value:.1e}".partition("e")
+    return f"{digits}e{int(power)}"
+
+
 def count(number: float) -> str:
     """Return a count: `135 million`, `1.24 billion`, `12,480`."""
     for size, word in ((1e12, "trillion"), (1e9, "billion"), (1e6, "million")):

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from datetime import datetime
 
 import pytest
 
-from core.wording import count, day, duration, figure, human, time_range
+from core.wording import count, day, duration, figure, human, short_figure, time_range
 
 
 @pytest.mark.parametrize(
@@ -48,8 +49,25 @@ def test_figures(value: float, text: str) -> None:
     assert figure(value) == text
 
 
-def test_what_is_no_number_is_a_dash() -> None:
-    assert figure(math.nan) == "\N{EN DASH}"
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (0.0, "0"),
+        (0.123, "0.12"),
+        (12.3, "12"),
+        (1234.5, "1,234"),
+        (0.00234, "2.3e-3"),
+        (4e-12, "4.0e-12"),
+        (2.5e7, "2.5e7"),
+    ],
+)
+def test_short_figures(value: float, text: str) -> None:
+    assert short_figure(value) == text
+
+
+@pytest.mark.parametrize("format_figure", [figure, short_figure])
+def test_what_is_no_number_is_a_dash(format_figure: Callable[[float], str]) -> None:
+    assert format_figure(math.nan) == "\N{EN DASH}"
 
 
 @pytest.mark.parametrize(

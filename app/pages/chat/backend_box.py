@@ -13,6 +13,7 @@ from PySide6.QtWidgets import QVBoxLayout, QWidget
 
 from app.pages.chat.backend_rows import computing
 from app.pages.chat.unused_backends import UnusedBackends
+from app.shared.rule_words import counted
 from app.state import State
 from app.theme import Theme
 from app.widgets.elided_box import ElidedBox
@@ -110,6 +111,6 @@ def words_of(rows: Sequence[BackendRow], runner: str = "") -> str:
         rows: the backends of the loaded model.
         runner: the runner of the whole model, used if no layers are counted.
     """
-    counted = [f"{row.title or row.name} ({row.layers:,} layers)" for row in computing(rows)]
+    parts = [f"{row.title or row.name} ({counted(row.layers)})" for row in computing(rows)]
     whole = [row.title or row.name for row in rows if row.name == runner]
-    return ", ".join(counted or whole)
+    return ", ".join(parts or whole)

@@ -12,10 +12,12 @@ from typing import Any, Final
 from PySide6.QtCore import QAbstractListModel, QModelIndex, QObject, QPersistentModelIndex, Qt
 
 from app.shared.run.record import BlockFigures, RunRecord
-from core.wording import duration, figure
+from core.wording import duration, figure, short_figure
 
 Index = QModelIndex | QPersistentModelIndex
 _ARROW: Final = "\N{RIGHTWARDS ARROW}"
+_LONGEST: Final = 6
+"""Maximum number of characters of a loss."""
 
 
 @dataclass(frozen=True)
@@ -96,7 +98,7 @@ class BlockTable(QAbstractListModel):
     def _row(self, record: RunRecord, block: int) -> BlockRow:
         figures = record.blocks.get(block)
         if figures is not None:
-            text = f"{figure(figures.before)} {_ARROW} {figure(figures.after)}"
+            text = f"{_fitted(figures.before)} {_ARROW} {_fitted(figures.after)}"
             return BlockRow(block, figures, None, text, self._length(figures.before), self._length(figures.after))
         if block != record.block or not record.active:
             return BlockRow(block, None, None, "")
@@ -125,6 +127,12 @@ class BlockTable(QAbstractListModel):
         time = duration(figures.seconds)
         told = text.format(before=figures.before, after=figures.after, best=figures.best, time=time)
         return f"{name}\n{told}" if name else told
+
+
+def _fitted(loss: float) -> str:
+    """Return a loss with three digits, or with two where that is too long for the list."""
+    text = figure(loss)
+    return text if len(text) <= _LONGEST else short_figure(loss)
 
 
 def scale_of(blocks: Any) -> tuple[float, float]:

@@ -15,8 +15,8 @@ from PySide6.QtCore import QAbstractItemModel, QModelIndex, QObject, QPersistent
 from app.pages.layers.layer_grid import LayerGrid, expert_of, make_grid
 from app.pages.layers.layer_sheet import LayerSheet, SelectionSummary, summarize
 from app.pages.layers.list.layer_nodes import LayerNodes, make_nodes
-from app.pages.layers.map.cells import MapCells, short
-from core.wording import human
+from app.pages.layers.map.cells import MapCells
+from core.wording import human, short_figure
 
 if TYPE_CHECKING:
     from app.theme import Theme
@@ -211,7 +211,7 @@ class LayerTable(QAbstractItemModel):
             return sheet.shape(layer)
         if column == LOSS_INCREASE:
             now = sheet.loss_increase_now(layer)
-            return f"{_DASH if now is None else short(now)}\N{EN SPACE}"
+            return f"{_DASH if now is None else short_figure(now)}\N{EN SPACE}"
         case = sheet.case(layer)
         scheme = case.scheme
         if column == BITS:
@@ -238,7 +238,7 @@ class LayerTable(QAbstractItemModel):
         if column == SIZE:
             return f"{human(found.after)}\N{EN SPACE}"
         if column == LOSS_INCREASE:
-            return f"{_DASH if found.loss_increase_now is None else short(found.loss_increase_now)}\N{EN SPACE}"
+            return f"{_DASH if found.loss_increase_now is None else short_figure(found.loss_increase_now)}\N{EN SPACE}"
         if column == SHAPE or not (found.groups or column == WHY):
             return "" if column == SHAPE else _DASH
         told: dict[int, Mapping[Any, int]] = {GROUP: found.groups, SYMMETRIC: found.syms, WHY: found.whys}
@@ -260,7 +260,9 @@ class LayerTable(QAbstractItemModel):
             f"{self._text_of_sum(node, NAME)}: {found.count:,} layers",
             ", ".join(parts),
             f"{human(found.before)} \N{RIGHTWARDS ARROW} {human(found.after)}",
-            "" if found.loss_increase_now is None else f"Predicted loss increase: {short(found.loss_increase_now)} now",
+            ""
+            if found.loss_increase_now is None
+            else f"Predicted loss increase: {short_figure(found.loss_increase_now)} now",
         ]
         return "\n".join(line for line in lines if line)
 

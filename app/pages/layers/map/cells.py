@@ -15,7 +15,7 @@ from app.pages.layers.budget.loss_increase import LayerSensitivity
 from app.pages.layers.layer_grid import NOTHING, OUTER_ROW, LayerGrid
 from app.pages.layers.layer_sheet import LayerSheet, marked, summarize
 from core.formats.engines import EngineIssue
-from core.wording import figure, human
+from core.wording import figure, human, short_figure
 
 _TOLD = 3
 """Number of reasons that a tooltip lists individually."""
@@ -66,7 +66,7 @@ class MapCells:
     def text(self, layer: int, coloring: str, value: float) -> str:
         """Return the text in a cell; `value` is its number in the current coloring."""
         if coloring == "sensitivity":
-            return short(value)
+            return short_figure(value)
         if coloring == "size":
             return figure(value / self.sheet.unit[0])
         if coloring == "loss":
@@ -165,16 +165,6 @@ class MapCells:
             row, column = places[layer]
             found.add(layer if row == OUTER_ROW else cells[row * columns + column])
         return frozenset(found)
-
-
-def short(value: float) -> str:
-    """Return a number in short form with two digits: `0.12`, `3.4e-5`; a dash for NaN."""
-    if not math.isfinite(value):
-        return "\N{EN DASH}"
-    if value == 0 or value >= 0.01:
-        return f"{value:.2g}" if value < 100 else figure(value)
-    digits, _, power = f"{value:.1e}".partition("e")
-    return f"{digits}e{int(power)}"
 
 
 def _counted(counts: Mapping[str, int], total: int) -> str:

@@ -48,6 +48,18 @@ def test_there_is_a_row_for_each_block_from_the_start(table: BlockTable) -> None
     assert [row(table, number).text for number in range(3)] == ["0.01 \N{RIGHTWARDS ARROW} 0.001", "tuning", ""]
 
 
+@pytest.mark.parametrize(
+    ("before", "after", "text"),
+    [(0.0245, 0.0123, "0.0245 → 0.0123"), (0.00367, 3.74e-5, "3.7e-3 → 3.7e-5"), (1234.5, 2.5e7, "1,234 → 2.5e7")],
+)
+def test_figures_are_short_enough_for_the_list(qapp: object, before: float, after: float, text: str) -> None:
+    made = BlockTable()
+    made.show(
+        record_of([Stage("tune"), BlockStarted(0, 1, "model.layers.0", ()), BlockDone(0, 1, before, after, 5, 1.0)])
+    )
+    assert row(made, 0).text == text
+
+
 def test_the_block_that_is_tuned_tells_how_far_it_is(table: BlockTable) -> None:
     assert (table.current, row(table, 1).share) == (1, 0.5)
 

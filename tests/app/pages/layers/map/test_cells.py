@@ -8,7 +8,7 @@ import pytest
 
 from app.pages.layers.layer_grid import LayerGrid, make_grid
 from app.pages.layers.layer_sheet import make_sheet
-from app.pages.layers.map.cells import MapCells, short
+from app.pages.layers.map.cells import MapCells
 from core.bitsmap import BitsMap, Rule
 from core.formats.engines import EngineIssue
 from core.model.tree import resolve_schemes
@@ -113,11 +113,3 @@ def test_a_cell_is_marked_where_any_of_its_layers_fell_back() -> None:
 
 def test_a_cell_is_lit_where_the_filter_lets_one_of_its_layers_through() -> None:
     assert cells_of().lit({GRID.layers_at(1, 5)[3], 0}) == {GRID.layer_at(1, 5), GRID.layer_at(*GRID.places[0])}
-
-
-@pytest.mark.parametrize(
-    ("value", "said"),
-    [(0.0, "0"), (0.123, "0.12"), (12.3, "12"), (1234.5, "1,234"), (0.00234, "2.3e-3"), (4e-12, "4.0e-12")],
-)
-def test_numbers_take_little_room(value: float, said: str) -> None:
-    assert short(value) == said
