@@ -361,12 +361,13 @@ class BitsMapView(QAbstractScrollArea):
                 bar.setValue(high - room)
 
     def _reveal_fold(self, before: LayerGrid, after: LayerGrid) -> None:
-        """Scroll to the start of the expanded or collapsed experts, and to the current cell."""
+        """Scroll to the expanded or collapsed experts, at least to their start, and to the current cell."""
         folded = {band.stem: band.folded for band in before.bands}
         turned = [band for band in after.bands if band.folded != folded.get(band.stem)]
         row = self._pixels.visible(self.offset, self.viewport().size())[0] if self._pixels is not None else range(0)
         if turned and row:
-            self._reveal((row[len(row) // 2], turned[0].columns[0]))
+            for column in (turned[0].columns[-1], turned[0].columns[0]):
+                self._reveal((row[len(row) // 2], column))
         if self._cursor is not None and self._cursor.place is not None:
             self._reveal(self._cursor.place)
 

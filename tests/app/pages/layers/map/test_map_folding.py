@@ -115,6 +115,18 @@ def test_unfolding_keeps_zoom_selection_and_filter_and_shows_the_current_cell(
     assert view.viewport().rect().contains(centre(view, *opened.places[layer]))
 
 
+def test_unfolding_shows_as_many_experts_as_fit(view: BitsMapView) -> None:
+    view.resize(260, 400)
+    opened = GRID.unfold("mlp.experts.*.down_proj")
+    view.show_layers(opened, sheet_of())
+    first = next(band for band in opened.bands if not band.folded).columns[0]
+    assert view.pixels is not None
+    shown = view.pixels.visible(view.offset, view.viewport().size())[1]
+    assert first in shown[:2]
+    assert view.viewport().rect().contains(centre(view, 3, first))
+    assert len(shown) >= 4
+
+
 def test_the_page_opens_and_folds(qtbot: QtBot, empty: LayersPage) -> None:
     empty.context.draft.choose(model=model(TREE))
     drawn = empty.body.map
