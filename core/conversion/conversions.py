@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeGuard
 
 from core.bitsmap import BitsMap, Rule
 from core.conversion import regrid
@@ -172,9 +172,14 @@ def conversions(subject: Subject) -> list[ConversionOption]:
     return found
 
 
+def is_unpacked(checkpoint: Checkpoint) -> TypeGuard[PlainCheckpoint]:
+    """Return whether the weights of a checkpoint are quantized in a format that is unpacked to 16 bits."""
+    return isinstance(checkpoint, PlainCheckpoint) and checkpoint.source.quantized
+
+
 def kind_of(checkpoint: Checkpoint) -> str:
     """Return the display name of a checkpoint's format: `GPTQ`, `GGUF`, `FP8`, or the dtype with the most bytes."""
-    if isinstance(checkpoint, PlainCheckpoint) and checkpoint.source.quantized:
+    if is_unpacked(checkpoint):
         return checkpoint.source.kind
     settings = getattr(checkpoint, "settings", None)
     if settings is not None:

@@ -22,6 +22,7 @@ from core.conversion.conversions import (
     Conversion,
     Subject,
     conversions,
+    is_unpacked,
     kind_of,
     look_at,
     plan_subject,
@@ -162,6 +163,7 @@ def survey(model: str, emit: Emit, should_stop: ShouldStop) -> ConversionSurvey:
         layers=dict(_labels(subject)),
         linears=len(subject.tree.linears),
         nbytes=_stored_bytes(source),
+        unpacked=is_unpacked(subject.checkpoint),
     )
     return ConversionSurvey(summary, tuple(conversions(subject)))
 

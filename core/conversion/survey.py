@@ -40,6 +40,7 @@ class SourceSummary:
         layers: number of quantized layers by scheme.
         linears: number of linear layers.
         nbytes: size of the weight files.
+        unpacked: whether its weights are quantized in a format that is unpacked to 16 bits, such as FP8.
     """
 
     label: str
@@ -49,6 +50,7 @@ class SourceSummary:
     layers: dict[str, int] = field(default_factory=dict)
     linears: int = 0
     nbytes: int = 0
+    unpacked: bool = False
 
     def to_json(self) -> dict[str, Any]:
         return {

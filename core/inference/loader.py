@@ -75,6 +75,7 @@ class LoadedRunner:
         dtype: name of the torch dtype of the computation.
         schemes: number of linears by scheme label; empty for a model that is not quantized.
         weight_bytes: size of the tensors on disk.
+        unpacked: format of quantized weights that were unpacked to 16 bits, such as `MXFP4`; "" for others.
         rows: table of backends, with the number of layers that each computes.
     """
 
@@ -88,6 +89,7 @@ class LoadedRunner:
     dtype: str
     schemes: dict[str, int]
     weight_bytes: int
+    unpacked: str
     rows: tuple[BackendRow, ...]
 
     @property
@@ -206,6 +208,7 @@ def load_runner(
         dtype=started.dtype,
         schemes=_count_schemes(checkpoint),
         weight_bytes=_stored_bytes(checkpoint),
+        unpacked=checkpoint.source.kind if isinstance(checkpoint, PlainCheckpoint) else "",
         rows=started.rows,
     )
 

@@ -122,6 +122,7 @@ class ChatCalls:
             dtype=loaded.dtype,
             schemes=dict(loaded.schemes),
             weight_bytes=loaded.weight_bytes,
+            unpacked=loaded.unpacked,
             memory_bytes=loaded.runner.memory_bytes,
             context=opened.context,
             template=bool(opened.prompts.template),

@@ -238,6 +238,7 @@ class LoadedModel:
         label: name to display; device, device_name: device that computes; dtype: dtype of the weights in memory.
         device_note: reason why it is not the requested device, or "".
         schemes: number of stored layers by scheme, empty for a model that is not quantized.
+        unpacked: format of quantized weights that were unpacked to 16 bits, such as `MXFP4`; "" for others.
         weight_bytes: size on disk; memory_bytes: size of weights and cache in memory.
         context: context length in tokens; template: whether it has a chat template.
         folder: folder of its files; runner: name of the runner (`native`, `module`, `llama.cpp`).
@@ -252,6 +253,7 @@ class LoadedModel:
     device_note: str = ""
     dtype: str = ""
     schemes: dict[str, int] = field(default_factory=dict)
+    unpacked: str = ""
     weight_bytes: int = 0
     memory_bytes: int = 0
     context: int = 0

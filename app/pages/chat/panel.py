@@ -109,7 +109,7 @@ def describe(opened: LoadedModel) -> str:
     if len(opened.schemes) > 2:
         parts.append("and others")
     if not opened.schemes:
-        parts.append("not quantized")
+        parts.append(f"{opened.unpacked}, unpacked to 16 bits" if opened.unpacked else "not quantized")
     if opened.perplexity is not None:
         parts.append(f"perplexity {figure(opened.perplexity.value)}")
     return ", ".join(parts)

@@ -56,7 +56,8 @@ class Source:
         parts = [self.summary.kind]
         parts += [f"{count:,} layers {label}" for label, count in list(layers.items())[:2]]
         parts += ["and others"] if len(layers) > 2 else []
-        parts += [] if layers else ["not quantized"]
+        if not layers:
+            parts.append("unpacked to 16 bits" if self.summary.unpacked else "not quantized")
         parts += [human(self.summary.nbytes)] if self.summary.nbytes else []
         return ", ".join(filter(None, parts))
 

@@ -57,5 +57,5 @@ def test_scales_that_are_powers_of_two_make_it_exact(tmp_path: Path) -> None:
 def test_the_survey_names_the_format_and_refuses_integers(tmp_path: Path) -> None:
     found = survey(str(save_quantized_model(tmp_path / "source", "nvfp4")), lambda _: None, lambda: False)
     verdicts = {option.format: option.verdict for option in found.options}
-    assert found.source.kind == "NVFP4"
+    assert (found.source.kind, found.source.unpacked) == ("NVFP4", True)
     assert (verdicts["bf16"], verdicts["gguf:q8_0"], verdicts["auto_round"]) == ("inexact", "inexact", "no")

@@ -23,6 +23,7 @@ from core.inference.loader import load_model, load_runner
 from core.inference.machine import Device
 from core.inference.native import library
 from core.schemes import LayerScheme
+from tests.core.formats.dequantized.stored import save_quantized_model
 from tests.core.formats.gguf import gguf_files
 from tests.core.formats.tiny import bits_map, open_tree, write_output
 from tests.core.model.test_block_runner import saved
@@ -250,6 +251,13 @@ def test_an_original_runs_without_quantized_layers(tmp_path: Path) -> None:
     loaded = load_runner(str(folder), "cpu", dtype="float32")
     assert torch.allclose(loaded.runner.extend(IDS), expected(folder), atol=1e-5)
     assert (loaded.runner.name, loaded.counts, loaded.schemes) == ("module", {"dense": 15}, {})
+
+
+@pytest.mark.usefixtures("plain_torch")
+@pytest.mark.parametrize(("kind", "unpacked"), [("fp8", "FP8"), ("", "")])
+def test_a_runner_names_the_format_that_was_unpacked(tmp_path: Path, kind: str, unpacked: str) -> None:
+    folder = save_quantized_model(tmp_path / "model", kind) if kind else save_model(tmp_path / "model")
+    assert load_runner(str(folder), "cpu", dtype="float32").unpacked.partition(" ")[0] == unpacked
 
 
 @pytest.mark.usefixtures("plain_torch")

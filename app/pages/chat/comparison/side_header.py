@@ -148,7 +148,12 @@ class SideHeader(QWidget):
         opened = side.session.opened
         parts = [human(opened.weight_bytes)] if opened.weight_bytes else []
         most = max(opened.schemes.items(), key=lambda item: item[1], default=None)
-        parts.append(f"{most[1]:,} layers {most[0]}" if most is not None else self.tr("not quantized"))
+        if most is not None:
+            parts.append(f"{most[1]:,} layers {most[0]}")
+        elif opened.unpacked:
+            parts.append(self.tr("{0}, unpacked to 16 bits").format(opened.unpacked))
+        else:
+            parts.append(self.tr("not quantized"))
         if len(opened.schemes) > 1:
             parts.append(self.tr("and others"))
         parts.append(opened.device_name or opened.device)

@@ -67,6 +67,12 @@ def test_a_loaded_model_says_what_it_is_and_how_it_is_computed(page: ChatPage, c
     assert label_of(page, "chat_backend") == "On Test CPU: Native kernels (14 layers), float32"
 
 
+def test_a_model_whose_quantized_weights_are_unpacked_says_so(page: ChatPage, calls: ScriptedCalls) -> None:
+    button(page, "load").click()
+    calls.last.succeed(OPENED, schemes={}, unpacked="MXFP4")
+    assert label_of(page, "chat_model_detail") == "116 MB, MXFP4, unpacked to 16 bits"
+
+
 def test_a_model_without_a_chat_format_is_told(page: ChatPage, calls: ScriptedCalls) -> None:
     button(page, "load").click()
     calls.last.succeed(OPENED, template=False)

@@ -109,6 +109,11 @@ def test_a_source_that_is_not_quantized_says_so() -> None:
     assert Source("/m/small", summary).words == "BF16, not quantized, 269 MB"
 
 
+def test_a_source_that_is_unpacked_names_its_format() -> None:
+    summary = SourceSummary("small", kind="MXFP4", nbytes=713_000, unpacked=True)
+    assert Source("/m/small", summary).words == "MXFP4, unpacked to 16 bits, 713 kB"
+
+
 def test_a_folder_that_is_called_as_its_format_has_the_name_of_the_run() -> None:
     assert Source("/m/small-4bit/auto_round", SourceSummary("auto_round")).label == "small-4bit"
 

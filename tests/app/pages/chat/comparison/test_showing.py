@@ -52,6 +52,14 @@ def marked(turn: TurnView, place: int) -> list[str]:
     ]
 
 
+def test_a_side_names_the_format_of_weights_that_are_unpacked(view: ComparisonView, calls: ScriptedCalls) -> None:
+    view.ask("hello")
+    load(child_of(calls, "original"), schemes={}, unpacked="MXFP4")
+    load(child_of(calls, "quantized"), schemes={})
+    assert "MXFP4, unpacked to 16 bits" in label_of(view, "comparison_detail_A")
+    assert "not quantized" in label_of(view, "comparison_detail_B")
+
+
 def test_the_difference_is_marked_on_both_sides(compared: ComparisonView) -> None:
     assert [marked(last(compared), place) for place in (0, 1)] == [["known"], ["famous"]]
 
