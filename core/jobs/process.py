@@ -60,15 +60,16 @@ def environment() -> dict[str, str]:
     the output is UTF-8. THP_MEM_ALLOC_ENABLE makes torch use huge pages for large tensors (Linux only), which reduces
     the peak memory of a run by 7 % and makes it independent of heap fragmentation. GOMP_SPINCOUNT limits the busy wait
     of OpenMP threads: equally fast on an idle computer, and 1.5 times as fast next to one busy program, because
-    waiting threads release their cores. ONEDNN_PRIMITIVE_CACHE_CAPACITY limits the kernels that oneDNN keeps, one for
-    each shape of a product in 16 bits: with experts, the default of 1024 took 240 MB more after six blocks, in the same
-    time.
+    waiting threads release their cores. ONEDNN_PRIMITIVE_CACHE_CAPACITY and LRU_CACHE_CAPACITY limit the kernels that
+    oneDNN keeps and their descriptions (250 kB each) that torch keeps, one for each shape of a product in 16 bits: with
+    experts, the defaults of 1024 took 240 and 200 MB more after six blocks, in the same time.
     """
     path = os.environ.get("PYTHONPATH")
     return {
         "THP_MEM_ALLOC_ENABLE": "1",
         "GOMP_SPINCOUNT": "10000",
         "ONEDNN_PRIMITIVE_CACHE_CAPACITY": "128",
+        "LRU_CACHE_CAPACITY": "64",
         **os.environ,
         "PYTHONPATH": os.pathsep.join([str(ROOT), path] if path else [str(ROOT)]),
         "PYTHONIOENCODING": "utf-8:backslashreplace",
