@@ -21,7 +21,7 @@ from torch.overrides import TorchFunctionMode
 
 from core.errors import UnsupportedModel
 from core.model.block_outputs import OutputLayout, hand_on, outputs, snapshot
-from core.model.grouped import GROUPED, ends_of, grouped_product
+from core.model.grouped import GROUPED, ends_of, in_few_shapes
 from core.model.skeleton import Skeleton
 
 _CACHES = frozenset({"past_key_values", "past_key_value", "use_cache", "cache_position"})
@@ -225,7 +225,7 @@ class _AdaptedProducts(TorchFunctionMode):
         if func is Tensor.index_add_ and len(args) == 4 and args[3].dtype != args[0].dtype:
             args = (*args[:3], args[3].to(args[0].dtype))
         if func in GROUPED and not torch.is_grad_enabled() and args[0].device.type == "cpu":
-            return grouped_product(args[0], args[1], ends_of(args, kwargs or {}).tolist())
+            return in_few_shapes(args[0], args[1], ends_of(args, kwargs or {}))
         return func(*args, **(kwargs or {}))
 
 

@@ -13,13 +13,10 @@ from typing import Any, Final
 import torch
 from torch import Tensor
 from torch.nn import functional
+from torch.overrides import handle_torch_function, has_torch_function
 
 ROWS: Final = 16
 """Smallest multiple of rows of a product."""
-GROUPED: Final[frozenset[Any]] = frozenset({
-    torch._grouped_mm, getattr(functional, "grouped_mm", torch._grouped_mm)
-})  # fmt: skip
-"""Functions of torch that multiply sorted rows by the matrices of experts."""
 
 
 def ends_of(args: Sequence[Any], kwargs: Mapping[str, Any]) -> Tensor:
@@ -55,3 +52,20 @@ def grouped_product(inputs: Tensor, matrices: Tensor, ends: Sequence[int]) -> Te
         part = inputs[rows]
         output[rows] = torch.mm(filled_up(part), matrices[expert])[: len(part)]
     return output
+
+
+def in_few_shapes(inputs: Tensor, matrices: Tensor, ends: Tensor) -> Tensor:
+    """Return `grouped_product`, as one function for modes such as `torch.overrides.TorchFunctionMode`.
+
+    A mode that observes products gets the whole product instead of those of single experts, whose rows are filled up.
+    """
+    if has_torch_function((inputs, matrices)):
+        result: Tensor = handle_torch_function(in_few_shapes, (inputs, matrices), inputs, matrices, ends)
+        return result
+    return grouped_product(inputs, matrices, ends.tolist())
+
+
+GROUPED: Final[frozenset[Any]] = frozenset({
+    torch._grouped_mm, getattr(functional, "grouped_mm", torch._grouped_mm), in_few_shapes
+})  # fmt: skip
+"""Functions that multiply sorted rows by the matrices of experts."""

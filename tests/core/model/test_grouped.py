@@ -44,7 +44,7 @@ def test_rows_in_16_bits_are_filled_up_with_zeros() -> None:
 
 
 def test_passes_without_gradients_use_them(monkeypatch: pytest.MonkeyPatch) -> None:
-    from core.model import block_runner
+    from core.model import grouped
 
     seen: list[int] = []
 
@@ -52,7 +52,7 @@ def test_passes_without_gradients_use_them(monkeypatch: pytest.MonkeyPatch) -> N
         seen.append(len(inputs))
         return grouped_product(inputs, matrices, ends)
 
-    monkeypatch.setattr(block_runner, "grouped_product", noted)
+    monkeypatch.setattr(grouped, "grouped_product", noted)
     rows, matrices = torch.randn(64, 32).bfloat16(), torch.randn(4, 32, 48).bfloat16()
     with products_in(torch.bfloat16, torch.device("cpu")):
         with torch.no_grad():

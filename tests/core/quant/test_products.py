@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers.pytorch_utils import Conv1D
 
+from core.model.block_runner import products_in
 from core.quant.input_statistics import InputStatistics
 from core.quant.products import Product, ProductObserver
 
@@ -90,6 +91,16 @@ def test_statistics_are_those_of_the_rows_of_each_expert() -> None:
     torch.testing.assert_close(means[0], torch.cat([rows[:4], rows[:2]]).square().mean(0))
     torch.testing.assert_close(means[2], rows[4:].square().mean(0))
     torch.testing.assert_close(means[1], torch.cat([rows, rows[:2]]).square().mean(0))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_run_records_a_grouped_product_as_one_without_filled_up_rows(dtype: torch.dtype) -> None:
+    weights, rows = EXPERTS.to(dtype), X.reshape(-1, 32).to(dtype)
+    recorded = InputStatistics({weights: 3})
+    with torch.no_grad(), recorded.recording(), products_in(dtype, torch.device("cpu")):
+        functional.grouped_mm(rows, weights.transpose(1, 2), offs=torch.tensor([4, 4, 10], dtype=torch.int32))
+    assert recorded.counts(weights).tolist() == [4, 0, 6]
+    assert recorded.grouped(weights)
 
 
 def test_a_product_with_all_experts_counts_the_rows_that_are_not_zero() -> None:
