@@ -294,7 +294,7 @@ def _pins(tree: ModelTree, request: AllocationRequest) -> tuple[list[RuleKeys | 
     if not rules:
         return [last.get(linear.name) if linear.name in heads else None for linear in tree.linears], apart
     chosen = BitsMap(rules=rules)
-    _require_matches(chosen.unmatched(tree.ruled_linears), "pin")
+    _require_matches(tree, chosen.unmatched(tree.ruled_linears), "pin")
     found: list[RuleKeys | None] = []
     for linear in tree.linears:
         if linear.name in heads:
@@ -310,15 +310,23 @@ def _minimum(tree: ModelTree, request: AllocationRequest) -> list[int]:
     if not request.min_bits:
         return [0] * len(tree.linears)
     names = [linear.name for linear in tree.linears]
-    _require_matches([rule.match for rule in request.min_bits if not any(map(rule.pattern.search, names))], "minimum")
+    missing = [rule.match for rule in request.min_bits if not any(map(rule.pattern.search, names))]
+    _require_matches(tree, missing, "minimum")
     return [
         max((rule.bits or 0 for rule in request.min_bits if rule.pattern.search(name)), default=0) for name in names
     ]
 
 
-def _require_matches(missing: Iterable[str], what: str) -> None:
+def _require_matches(tree: ModelTree, missing: Iterable[str], what: str) -> None:
     for pattern in missing:
-        raise BadInput(f"The {what} {pattern} matches no layer.", "Layer names look like model.layers.0.mlp.down_proj.")
+        kept = next((name for name in sorted(tree.only_by_name) if Rule(pattern).pattern.search(name)), "")
+        if kept:
+            raise BadInput(
+                f"The {what} {pattern} matches only layers that stay in 16 bits unless they are named.",
+                f"Use the exact name of each of them, such as {kept}.",
+            )
+        example = next(iter(tree.ruled_linears), "model.layers.0.mlp.down_proj")
+        raise BadInput(f"The {what} {pattern} matches no layer.", f"An example of a name is {example}.")
 
 
 def _units(tree: ModelTree, request: AllocationRequest) -> Ints:

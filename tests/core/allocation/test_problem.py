@@ -302,5 +302,12 @@ def test_a_router_is_quantized_if_a_pin_names_it() -> None:
 
 def test_a_pattern_that_matches_only_routers_is_an_error() -> None:
     pins = (Rule("*.mlp.gate", bits=8),)
-    with pytest.raises(BadInput, match=r"\*\.mlp\.gate matches no layer"):
+    with pytest.raises(BadInput, match=r"\*\.mlp\.gate matches only layers that stay in 16 bits") as caught:
         allocate(MIXTURE, table_for(MIXTURE), AllocationRequest(Budget("bpw", 6), (2, 4, 8), pins, group_size=32))
+    assert "model.layers.0.mlp.gate" in caught.value.hint
+
+
+def test_the_example_in_the_error_of_a_pattern_is_a_layer_of_the_model() -> None:
+    with pytest.raises(BadInput, match="matches no layer") as caught:
+        allocate(MIXTURE, table_for(MIXTURE), AllocationRequest(Budget("bpw", 6), pins=(Rule("*.nothing", bits=8),)))
+    assert MIXTURE.ruled_linears[0] in caught.value.hint
