@@ -1,4 +1,4 @@
-"""The sheet with version and licence of the program and its data folder."""
+"""The sheet with version and license of the program and its data folder."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from app.theme import Theme
 
 
 class AboutSheet(Sheet):
-    """Version, licence and data folder."""
+    """Version, license and data folder."""
 
     def __init__(self, theme: Theme, data_folder: Path, parent: QWidget) -> None:
         super().__init__(theme, parent)

@@ -43,7 +43,7 @@ class Sheets:
         self._toggle(self._keys)
 
     def show_about(self) -> None:
-        """Show version and licence; close the sheet if it is open."""
+        """Show version and license; close the sheet if it is open."""
         if self._about is None:
             self._about = AboutSheet(self._theme, home(), self._ground)
         self._toggle(self._about)

@@ -37,7 +37,7 @@ def model_card(report: Mapping[str, Any], format_name: str, name: str, source: P
         report: report of the run (`core.quant.report`).
         format_name: format of the output.
         name: name of the output: the last part of its path.
-        source: folder of the source model, from which licence, languages and tags are copied.
+        source: folder of the source model, from which license, languages and tags are copied.
     """
     parts = [
         f"# {_plain(name)}",

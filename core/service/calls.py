@@ -142,7 +142,7 @@ def search_hub(request: SearchHub, emit: Emit, should_stop: ShouldStop) -> Searc
 
 
 def fetch_card(request: FetchCard, emit: Emit, should_stop: ShouldStop) -> ModelCard:
-    """Read the model card and the licence of a model."""
+    """Read the model card and the license of a model."""
     from core.hub.card import read_card
 
     return read_card(absolute(request.model), should_stop)

@@ -106,7 +106,7 @@ class SearchHub(Request[SearchResults]):
 
 @dataclass(frozen=True)
 class FetchCard(Request[ModelCard]):
-    """Read the model card, in Markdown, and the licence of a model."""
+    """Read the model card, in Markdown, and the license of a model."""
 
     model: str
 

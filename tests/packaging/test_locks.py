@@ -64,7 +64,7 @@ def test_a_lock_does_not_contain_torch(lock: Path) -> None:
     assert "torch" not in {item.name for item in lock_file.read(lock)}
 
 
-def test_every_package_is_in_the_table_of_licences(lock: Path) -> None:
+def test_every_package_is_in_the_table_of_licenses(lock: Path) -> None:
     text = (ROOT / "packaging" / "dependencies.md").read_text(encoding="utf-8")
     told = {canonicalize_name(word.strip(" ,|`()")) for word in text.replace("|", " ").replace(",", " ").split()}
     assert {item.name for item in lock_file.read(lock)} - told == set()

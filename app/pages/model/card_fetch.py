@@ -19,7 +19,7 @@ class CardFetch(QObject):
     """One card at a time.
 
     `text` is the card (Markdown, "" for a model without one), `error` the reason why it could not be fetched; both are
-    None during the download. `licence` is the licence of the model, and `stated_by` its source; "" if unknown.
+    None during the download. `license` is the license of the model, and `stated_by` its source; "" if unknown.
 
     Signals:
         changed: the model changed, or its card or an error arrived.
@@ -33,7 +33,7 @@ class CardFetch(QObject):
         self._call: Call | None = None
         self.name = ""
         self.text: str | None = None
-        self.licence = self.stated_by = ""
+        self.license = self.stated_by = ""
         self.error: BitwrightError | None = None
 
     def fetch(self, name: str) -> None:
@@ -53,7 +53,7 @@ class CardFetch(QObject):
         """Discard the card and cancel a download."""
         call, self._call = self._call, None
         self.name, self.text, self.error = "", None, None
-        self.licence = self.stated_by = ""
+        self.license = self.stated_by = ""
         if call is not None:
             call.stop()
 
@@ -61,7 +61,7 @@ class CardFetch(QObject):
         if name == self.name:
             self._call = None
             self.text = fit_card(card.text)
-            self.licence, self.stated_by = card.license, card.stated_by
+            self.license, self.stated_by = card.license, card.stated_by
             self.changed.emit()
 
     def _failed(self, name: str, error: BitwrightError) -> None:

@@ -38,12 +38,12 @@ class Fact:
     exact: str = ""
 
 
-def facts(opened: OpenedModel, licence: str, stated_by: str = "") -> tuple[Fact, ...]:
+def facts(opened: OpenedModel, license: str, stated_by: str = "") -> tuple[Fact, ...]:
     """Return the facts of a model.
 
     Args:
-        licence: licence as stated by the Hub, the card or the file, or "".
-        stated_by: the source of the licence.
+        license: license as stated by the Hub, the card or the file, or "".
+        stated_by: the source of the license.
     """
     tree = opened.tree
     config = text_config(tree.config)
@@ -51,7 +51,7 @@ def facts(opened: OpenedModel, licence: str, stated_by: str = "") -> tuple[Fact,
     width, vocabulary = _width(tree, config), _vocabulary(tree, config)
     context = context_length(config)
     unknown = _tr("Facts", "not stated")
-    source = _tr("Facts", "Stated by {0}").format(stated_by) if licence and stated_by else ""
+    source = _tr("Facts", "Stated by {0}").format(stated_by) if license and stated_by else ""
     return (
         Fact("architecture", _tr("Facts", "Architecture"), tree.architecture or tree.model_type or unknown),
         _parameters(tree),
@@ -67,7 +67,7 @@ def facts(opened: OpenedModel, licence: str, stated_by: str = "") -> tuple[Fact,
         Fact("vocabulary", _tr("Facts", "Vocabulary"), f"{vocabulary:,}" if vocabulary else unknown),
         Fact("context", _tr("Facts", "Context"), f"{context:,}" if context else unknown),
         Fact("tied", _tr("Facts", "Output head"), head_text(tree)),
-        Fact("licence", _tr("Facts", "Licence"), licence or unknown, source),
+        Fact("license", _tr("Facts", "License"), license or unknown, source),
     )
 
 

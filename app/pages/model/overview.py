@@ -94,14 +94,14 @@ class ModelOverview(QScrollArea):
             self.updateGeometry()
         return super().eventFilter(watched, event)
 
-    def show_model(self, opened: OpenedModel, licence: str, stated_by: str = "") -> None:
-        """Show a model; `licence` as stated by `stated_by`, or ""."""
+    def show_model(self, opened: OpenedModel, license: str, stated_by: str = "") -> None:
+        """Show a model; `license` as stated by `stated_by`, or ""."""
         self._name.setText(opened.label)
         self._origin.setText(origin_text(opened))
         self._note.set_text(opened.note)
         quantized = "quantization_config" in opened.tree.config
         self.refusal.show_reason(opened.tree.refusal, quantized=bool(opened.tree.refusal) and quantized)
-        self.facts.show_facts(facts(opened, licence, stated_by))
+        self.facts.show_facts(facts(opened, license, stated_by))
         self._missing = bool(opened.download_bytes) and not opened.tree.refusal
         self.download.setText(self.tr("Download now ({0})").format(human(opened.download_bytes)))
         self._show_offer()

@@ -53,7 +53,7 @@ class ModelPage(QWidget):
         self._opening: Call | None = None
         self._opening_name = ""
         self._turn = 0
-        self._stated_licence = ""
+        self._stated_license = ""
         self.search = HubSearch(context.calls, self)
         self.download = ModelDownload(context.calls, self)
         self.cards = CardFetch(context.calls, self)
@@ -79,7 +79,7 @@ class ModelPage(QWidget):
         self._stop_opening()
         turn = self._turn
         self._opening_name = name
-        self._stated_licence = self._licence_found(name)
+        self._stated_license = self._license_found(name)
         from_button = self.welcome.button.hasFocus()
         self.opening.begin("SmolLM2-135M-Instruct" if name == DEMO else name)
         self._opening = self.context.calls.start(
@@ -246,7 +246,7 @@ class ModelPage(QWidget):
         self.next.setEnabled(ready)
         self.next.setToolTip("" if ready else self.tr("Select a model that can be quantized first."))
         if opened is not None:
-            overview.show_model(opened, *self._licence(opened.name))
+            overview.show_model(opened, *self._license(opened.name))
             overview.show_download(self.download.running, mine=self.download.name == opened.name)
             if self.isVisible():
                 self.cards.fetch(opened.name)
@@ -276,13 +276,13 @@ class ModelPage(QWidget):
             device=device.name if device is not None else self.tr("this machine"),
         )
 
-    def _licence(self, name: str) -> tuple[str, str]:
-        """Return the licence of the model, or of the search result, and its source."""
-        if self.cards.name == name and self.cards.licence:
-            return self.cards.licence, self.cards.stated_by
-        return self._stated_licence, self.tr("the Hub")
+    def _license(self, name: str) -> tuple[str, str]:
+        """Return the license of the model, or of the search result, and its source."""
+        if self.cards.name == name and self.cards.license:
+            return self.cards.license, self.cards.stated_by
+        return self._stated_license, self.tr("the Hub")
 
-    def _licence_found(self, name: str) -> str:
+    def _license_found(self, name: str) -> str:
         return next((found.license for found in self.search.models if found.id == name), "")
 
     def _show_card(self) -> None:
@@ -298,7 +298,7 @@ class ModelPage(QWidget):
             view.show_message(self.tr("This model has no model card."))
         else:
             view.show_card(text, f"{page_of(opened.name)}/blob/main/" if opened.origin == "hub" else "")
-        self.details.overview.show_model(opened, *self._licence(opened.name))
+        self.details.overview.show_model(opened, *self._license(opened.name))
 
     def _convert(self) -> None:
         """Show the Convert page with this model."""

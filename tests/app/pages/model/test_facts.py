@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from app.shared.models.opened import OpenedModel
 
 
-def values(opened: OpenedModel, licence: str = "") -> dict[str, str]:
-    return {fact.key: fact.value for fact in facts(opened, licence)}
+def values(opened: OpenedModel, license: str = "") -> dict[str, str]:
+    return {fact.key: fact.value for fact in facts(opened, license)}
 
 
 def test_what_the_headers_say(opened: OpenedModel) -> None:
@@ -31,7 +31,7 @@ def test_what_the_headers_say(opened: OpenedModel) -> None:
     assert found["context"] == "256"
     assert found["dtype"] == "bfloat16"
     assert found["tied"] == "tied to embedding"
-    assert found["licence"] == "mit"
+    assert found["license"] == "mit"
 
 
 def test_the_exact_figures_are_kept(opened: OpenedModel) -> None:
@@ -69,16 +69,16 @@ def test_a_model_without_experts_has_no_line_about_them(opened: OpenedModel) -> 
     assert "experts" not in values(opened)
 
 
-def test_the_licence_names_what_states_it(opened: OpenedModel) -> None:
+def test_the_license_names_what_states_it(opened: OpenedModel) -> None:
     exact = {fact.key: fact.exact for fact in facts(opened, "mit", "the model card")}
-    assert exact["licence"] == "Stated by the model card"
+    assert exact["license"] == "Stated by the model card"
 
 
 def test_a_config_that_says_nothing_is_said_so(opened: OpenedModel) -> None:
     bare = replace(opened, tree=replace(opened.tree, config={"max_position_embeddings": "many"}, architecture=""))
     found = values(bare)
     assert found["context"] == "not stated"
-    assert found["licence"] == "not stated"
+    assert found["license"] == "not stated"
     assert found["architecture"] == "llama"
     assert found["hidden"] == str(WIDTH)  # the embedding knows
 

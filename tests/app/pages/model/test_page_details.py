@@ -111,10 +111,10 @@ def test_the_card_is_fetched_and_shown(page: ModelPage, calls: RecordedCalls, op
     assert call.request.model == opened.name
     call.on_success(ModelCard("# The card\n\nIts text.", "mit"))
     assert "Its text." in page.details.card.toPlainText()
-    assert text_of(page, "licence") == "mit"
+    assert text_of(page, "license") == "mit"
 
 
-def test_the_licence_of_the_search_result_will_do(
+def test_the_license_of_the_search_result_will_do(
     page: ModelPage, calls: RecordedCalls, opened: OpenedModel, qtbot: QtBot
 ) -> None:
     page.picker.field.setText("qwen")
@@ -122,7 +122,7 @@ def test_the_licence_of_the_search_result_will_do(
     calls.of(SearchHub)[0].on_success(answer(QWEN))
     open_as(page, calls, replace(opened, name=QWEN.id))
     calls.of(FetchCard)[-1].on_success(ModelCard(""))
-    assert text_of(page, "licence") == "apache-2.0"
+    assert text_of(page, "license") == "apache-2.0"
     assert page.details.card.toPlainText() == "This model has no model card."
 
 

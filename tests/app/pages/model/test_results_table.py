@@ -37,7 +37,7 @@ def test_the_exact_figures_are_in_the_tip() -> None:
 
 def test_what_the_hub_does_not_know_is_left_out_or_named() -> None:
     row = found_row(replace(FOUND, parameters=None, license="", downloads=0, updated=""))
-    assert row.details == "Qwen · unknown licence"
+    assert row.details == "Qwen · unknown license"
     assert row.tip == "Qwen/Qwen3-0.6B"
 
 

@@ -51,7 +51,7 @@ def test_a_folder_is_no_base_model(tmp_path: Path) -> None:
         ("", ""),
     ],
 )
-def test_the_licence_is_the_model_card_s(tmp_path: Path, card: str, expected: str) -> None:
+def test_the_license_is_the_model_card_s(tmp_path: Path, card: str, expected: str) -> None:
     (tmp_path / "README.md").write_text(card, encoding="utf-8")
     assert said(tmp_path).get("general.license", "") == expected
 
@@ -72,7 +72,7 @@ def metadata_keys(folder: Path) -> list[str]:
     return [entry.key for entry in metadata(tensor_map, "file.gguf", "Model-1", folder, 15, 1_234_567)]
 
 
-def test_a_card_gives_licence_tags_languages_and_base(tmp_path: Path) -> None:
+def test_a_card_gives_license_tags_languages_and_base(tmp_path: Path) -> None:
     (tmp_path / "README.md").write_text(
         "---\nlicense: other\nlicense_name: own\nlicense_link: https://x.y/z\ntags:\n- a\n"
         "pipeline_tag: text-generation\nlanguage: en\nbase_model:\n- some/Base\n---\n# Model",
