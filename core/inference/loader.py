@@ -31,6 +31,7 @@ from core.inference.layers import fill
 from core.inference.memory import give_back_memory
 from core.inference.runners.runner import Runner
 from core.inference.starting import LoadPlan, context_for, start
+from core.model.folder import check_architecture
 from core.model.headers import read_folder
 from core.model.skeleton import build_skeleton
 from core.model.tokenizer import load_tokenizer
@@ -180,6 +181,8 @@ def load_runner(
     chosen, note = choose_or_cpu(device)
     source = open_source(model, emit, should_stop, imported=False)
     checkpoint = open_checkpoint(source.place, should_stop)
+    if not isinstance(checkpoint, GgufCheckpoint):  # llama.cpp also runs GGUF files of other architectures
+        check_architecture(checkpoint.config)
     _tell_unpacked(checkpoint, emit)
     # Unpacking and loading a tokenizer of 262,144 tokens allocates several times its size.
     folder = checkpoint.folder

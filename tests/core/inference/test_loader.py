@@ -278,6 +278,15 @@ def test_a_backend_that_cannot_run_here_is_a_row_with_the_reason(tmp_path: Path,
     assert sum(loaded.counts.values()) == 15
 
 
+def test_an_unknown_architecture_is_refused_before_its_tokenizer_is_read(tmp_path: Path) -> None:
+    folder = save_model(tmp_path / "model")
+    (folder / "tokenizer.json").unlink()
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    (folder / "config.json").write_text(json.dumps({**config, "model_type": "unheard_of"}), encoding="utf-8")
+    with pytest.raises(UnsupportedModel, match="'unheard_of' is unknown"):
+        load_runner(str(folder), "cpu")
+
+
 def test_an_unknown_backend_is_refused(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match="no backend 'warp'"):
         load_runner(str(save_model(tmp_path / "model")), "cpu", "warp")
