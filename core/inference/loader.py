@@ -132,8 +132,7 @@ def load_model(
     # Decoding has one row per step; a dtype that is fast for many rows can be many times slower for one.
     name = dtype or probe_dtype(chosen, rows=1).dtype
     torch_dtype, torch_device = getattr(torch, name), torch.device(chosen.id)
-    checkpoint = open_checkpoint(source.place, should_stop)
-    _tell_unpacked(checkpoint, emit)
+    checkpoint = _open(source.place, emit, should_stop)
     skeleton = build_skeleton(open_tree(checkpoint), dense_store(checkpoint))
 
     def dense(layer: StoredLayer, bias: Tensor | None) -> nn.Module:
@@ -180,10 +179,7 @@ def load_runner(
     check_name(backend)
     chosen, note = choose_or_cpu(device)
     source = open_source(model, emit, should_stop, imported=False)
-    checkpoint = open_checkpoint(source.place, should_stop)
-    if not isinstance(checkpoint, GgufCheckpoint):  # llama.cpp also runs GGUF files of other architectures
-        check_architecture(checkpoint.config)
-    _tell_unpacked(checkpoint, emit)
+    checkpoint = _open(source.place, emit, should_stop)
     # Unpacking and loading a tokenizer of 262,144 tokens allocates several times its size.
     folder = checkpoint.folder
     give_back_memory()
@@ -229,10 +225,14 @@ def open_tree(checkpoint: Checkpoint) -> ModelTree:
     return tree
 
 
-def _tell_unpacked(checkpoint: Checkpoint, emit: Emit) -> None:
-    """Emit a log entry if the quantized weights of a checkpoint are unpacked, which takes more memory."""
+def _open(place: Path, emit: Emit, should_stop: ShouldStop) -> Checkpoint:
+    """Open a checkpoint of a known architecture, and tell if its weights are unpacked, which takes more memory."""
+    checkpoint = open_checkpoint(place, should_stop)
+    if not isinstance(checkpoint, GgufCheckpoint):  # llama.cpp also runs GGUF files of other architectures
+        check_architecture(checkpoint.config)
     if isinstance(checkpoint, PlainCheckpoint) and checkpoint.source.note:
         emit(Log("info", checkpoint.source.note))
+    return checkpoint
 
 
 def _count_schemes(checkpoint: Checkpoint) -> dict[str, int]:
