@@ -7,10 +7,10 @@ Run manually on an otherwise idle machine:
 Quantizes random Qwen3-MoE models to 4 bits with few iterations and prints:
 
 - `step`: seconds of a tuning step with 8 and with 128 experts (hidden size 512, expert size 256, 4 experts per token,
-  2,048 tokens per step), in alternation, and their ratio, which shall be at most 1.5;
+  2,048 and 8,192 tokens per step), in alternation, and their ratio, which shall be at most 1.5;
 - `memory`: the peak memory with 128 experts, which shall be at most 16 bytes for each weight of the block, plus the
   cached hidden states, plus 1 GB;
-- `depth`: the peak memory with 2 and with 64 smaller blocks, which shall differ by at most 5 %.
+- `depth`: the peak memory with 2 and with 64 smaller blocks of 128 experts, which shall differ by at most 5 %.
 """
 
 from __future__ import annotations
@@ -35,6 +35,8 @@ from tests.benchmarks.against_peer import BIN, measured
 from tests.benchmarks.small_models import VOCABULARY, train_tokenizer
 
 TOP_K, SEQLEN, BATCH = 4, 256, 8
+LENGTHS = (256, 1024)
+"""Tokens per sequence of the timed steps: with 128 experts and a batch of 8, an expert gets 64 or 256 of them."""
 HEAD_DIM = 64
 CHECKS = ("step", "memory", "depth")
 
@@ -130,7 +132,7 @@ def save_model(folder: Path, shape: Shape) -> Path:
     return folder
 
 
-def quantize(work: Path, shape: Shape, label: str, iterations: int, samples: int) -> RunFigures:
+def quantize(work: Path, shape: Shape, label: str, iterations: int, samples: int, seqlen: int = SEQLEN) -> RunFigures:
     """Quantize the model of a shape in child processes.
 
     Raises:
@@ -140,7 +142,7 @@ def quantize(work: Path, shape: Shape, label: str, iterations: int, samples: int
     output = work / f"{shape.name}-{label}"
     command = [
         str(BIN / "bitwright"), "quantize", str(model), "--output", str(output), "--bits", "4", "--group-size", "64",
-        "--iters", str(iterations), "--samples", str(samples), "--seqlen", str(SEQLEN), "--batch-size", str(BATCH),
+        "--iters", str(iterations), "--samples", str(samples), "--seqlen", str(seqlen), "--batch-size", str(BATCH),
         "--device", "cpu", "--json",
     ]  # fmt: skip
     figures = measured(command, log)
@@ -156,17 +158,18 @@ def quantize(work: Path, shape: Shape, label: str, iterations: int, samples: int
     return RunFigures(steps, max(figures.peak, *peaks))
 
 
-def compare_steps(work: Path, rounds: int) -> None:
+def compare_steps(work: Path, rounds: int, seqlen: int) -> None:
     """Print the median time of a step with 8 and with 128 experts, and their ratio."""
     shapes = {experts: Shape(1, experts) for experts in (8, 128)}
     seconds: dict[int, list[float]] = {experts: [] for experts in shapes}
     for number in range(rounds):
         for experts, shape in shapes.items():
-            # The median excludes the steps after which the loss on the fixed samples is computed: less than half.
-            seconds[experts].append(statistics.median(quantize(work, shape, f"step-{number}", 20, 64).steps))
+            figures = quantize(work, shape, f"step-{number}", 20, 16 * 1024 // seqlen, seqlen)
+            seconds[experts].append(statistics.median(figures.steps))
     medians = {experts: statistics.median(found) for experts, found in seconds.items()}
     rows = {f"seconds_{experts}": round(value, 3) for experts, value in medians.items()}
-    print(json.dumps({"check": "step", **rows, "ratio": round(medians[128] / medians[8], 3)}), flush=True)
+    figures_of = {"check": "step", "tokens": BATCH * seqlen, **rows, "ratio": round(medians[128] / medians[8], 3)}
+    print(json.dumps(figures_of), flush=True)
 
 
 def compare_with_limit(work: Path) -> None:
@@ -181,7 +184,7 @@ def compare_with_limit(work: Path) -> None:
 
 def compare_depths(work: Path) -> None:
     """Print the peak memory with 2 and with 64 blocks, and their ratio."""
-    peaks = {blocks: quantize(work, Shape(blocks, 32, 256, 128), "depth", 4, 16).peak for blocks in (2, 64)}
+    peaks = {blocks: quantize(work, Shape(blocks, 128, 256, 128), "depth", 4, 16).peak for blocks in (2, 64)}
     row = {f"peak_mb_{blocks}": round(peak / 1e6) for blocks, peak in peaks.items()}
     print(json.dumps({"check": "depth", **row, "ratio": round(peaks[64] / peaks[2], 3)}), flush=True)
 
@@ -194,7 +197,8 @@ def main() -> None:
     options = parser.parse_args()
     options.work.mkdir(parents=True, exist_ok=True)
     if "step" in options.checks:
-        compare_steps(options.work, options.rounds)
+        for seqlen in LENGTHS:
+            compare_steps(options.work, options.rounds, seqlen)
     if "memory" in options.checks:
         compare_with_limit(options.work)
     if "depth" in options.checks:
