@@ -140,10 +140,29 @@ def evaluate(terminal: Terminal, model: str, options: dict[str, Any]) -> None:
             rows.append((one["model"], value, f"{one['tokens']} of {one['text']}"))
     terminal.table(("model", "perplexity", "tokens"), rows)
     if apart := values.get("comparison"):
-        increase, error = apart["loss_increase"], apart["loss_increase_standard_error"]
-        terminal.line(f"loss increase: {increase:+.4f} +- {error:.4f} nats per token (paired difference)")
-        terminal.line(f"KL divergence: mean {apart['kl_mean']:.4g} nats, 99th percentile {apart['kl_p99']:.3g} nats")
-        terminal.line(f"top-1 agreement: {100 * apart['top1']:.1f} % of {apart['positions']} positions")
+        _comparison(terminal, apart, values.get("noise_floor"))
+
+
+def _comparison(terminal: Terminal, apart: dict[str, Any], floor: dict[str, Any] | None) -> None:
+    """Print the distance of a model from its reference, beside the noise floor."""
+    found = [apart, floor] if floor else [apart]
+    titles = ("figure", "model", f"reference in {floor['dtype']}") if floor else ("figure", "model")
+    terminal.line("Distance from the reference model, +- one standard error:")
+    rows = [
+        ("KL divergence, mean", *(f"{one['kl_mean']:.4g} +- {one['kl_standard_error']:.2g} nats" for one in found)),
+        ("KL divergence, median", *(f"{one['kl_median']:.3g}" for one in found)),
+        ("KL divergence, 90th percentile", *(f"{one['kl_p90']:.3g}" for one in found)),
+        ("KL divergence, 99th percentile", *(f"{one['kl_p99']:.3g}" for one in found)),
+        ("top-1 agreement", *(f"{100 * one['top1']:.1f} +- {100 * one['top1_standard_error']:.1f} %" for one in found)),
+        ("perplexity ratio", *(_with_error(one, "perplexity_ratio", ".4f") for one in found)),
+        ("loss increase per token", *(_with_error(one, "loss_increase", "+.4f") + " nats" for one in found)),
+        ("positions", *(f"{one['positions']} in {one['windows']} windows" for one in found)),
+    ]
+    terminal.table(titles, rows)
+
+
+def _with_error(values: dict[str, Any], key: str, form: str) -> str:
+    return f"{values[key]:{form}} +- {values[f'{key}_standard_error']:.4f}"
 
 
 def convert(terminal: Terminal, model: str, target: Path, format_name: str, *, inexact: bool) -> None:

@@ -1,7 +1,4 @@
-"""Perplexity of a model on a text, and the KL divergence between the next-token distributions of two models.
-
-Works on transformers' causal models and, for the perplexity, on runners.
-"""
+"""Perplexity of a model on a text. Works on transformers' causal models and on runners."""
 
 from __future__ import annotations
 
@@ -38,25 +35,6 @@ BUNDLED = "builtin"
 _WHOLE_CHARS = 1 << 24
 """Characters up to which a text file is tokenized as a whole, as other programs do; larger files are split."""
 _FOLDER = RESOURCES / "evaluation"
-
-
-@dataclass(frozen=True)
-class LogitComparison:
-    """Distance of a model's next-token distributions from those of a reference model.
-
-    Attributes:
-        kl_mean: mean of KL(reference || other), in nats.
-        kl_standard_error: standard error of that mean, from the spread of the rows' means.
-        kl_p99: 99th percentile over the positions, in nats.
-        top1: share of positions at which both models have the same most likely token.
-        positions: number of positions.
-    """
-
-    kl_mean: float
-    kl_standard_error: float
-    kl_p99: float
-    top1: float
-    positions: int
 
 
 @dataclass(frozen=True, eq=False)
@@ -139,8 +117,8 @@ def token_losses(
     Arguments and exceptions as in `perplexity`.
     """
     losses: list[Tensor] = []
-    for row, logits in _logits(model, windows, emit, should_stop):
-        losses.append(_finite(row_losses(logits[:-1], windows[row, 1:].to(logits.device))).cpu())
+    for row, logits in logits_of_rows(model, windows, emit, should_stop):
+        losses.append(finite(row_losses(logits[:-1], windows[row, 1:].to(logits.device))).cpu())
         del logits
     return torch.stack(losses)
 
@@ -150,7 +128,7 @@ def summarize(losses: Tensor, windows: Tensor, text: str = "") -> Perplexity:
 
     The value is NaN if a loss is not finite.
     """
-    nll, error = _mean(losses)
+    nll, error = mean_and_error(losses)
     value = math.exp(min(nll, 700.0)) if math.isfinite(nll) else math.nan
     return Perplexity(value, value * error, nll, losses.numel(), windows.shape[1], text, sha256_of(windows))
 
@@ -164,58 +142,19 @@ def loss_increase(before: Tensor, after: Tensor) -> tuple[float, float]:
     Args:
         before, after: losses of the same tokens, [rows, tokens].
     """
-    return _mean(after.double() - before.double())
+    return mean_and_error(after.double() - before.double())
 
 
-def _mean(losses: Tensor) -> tuple[float, float]:
-    """Return the mean of losses [rows, tokens] and its standard error.
+def mean_and_error(values: Tensor) -> tuple[float, float]:
+    """Return the mean of values [rows, tokens] and its standard error.
 
     The error is estimated from the spread of the rows' means, because neighbouring tokens are not independent but rows
     nearly are; for a single row, from the spread of its tokens.
     """
-    table = losses.double()
+    table = values.double()
     groups = table.mean(dim=1) if len(table) > 1 else table[0]
     error = float(groups.std()) / math.sqrt(len(groups)) if len(groups) > 1 else 0.0
     return float(table.mean()), error
-
-
-def compare_logits(
-    reference: PreTrainedModel,
-    other: PreTrainedModel,
-    windows: Tensor,
-    emit: Emit = ignore_event,
-    should_stop: ShouldStop = never,
-) -> LogitComparison:
-    """Return the KL divergence of `other` from `reference` and the agreement of their most likely tokens.
-
-    Args:
-        windows: token ids, int64 [rows, seqlen]; all positions are compared.
-
-    Raises:
-        BadInput: the vocabularies of the models differ, or a token id is outside of one.
-        VerificationFailed: the logits are not finite.
-        Cancelled: `should_stop` returned True.
-    """
-    _check_vocabulary(reference, windows)
-    _check_vocabulary(other, windows)
-    divergences, agreements = [], []
-    expectations = _logits(reference, windows, emit, should_stop)
-    for (_, expected), (_, found) in zip(expectations, _logits(other, windows, ignore_event, never), strict=True):
-        if expected.shape != found.shape:
-            raise BadInput("The two models have different vocabularies.", "Compare a model with its own quantization.")
-        divergence, agreement = _row_divergence(expected, found.to(expected.device))
-        divergences.append(divergence.cpu())
-        agreements.append(agreement.cpu())
-        del expected, found
-    table = torch.stack(divergences).double()
-    groups = table.mean(dim=1) if len(table) > 1 else table[0]
-    return LogitComparison(
-        kl_mean=float(table.mean()),
-        kl_standard_error=float(groups.std()) / math.sqrt(len(groups)) if len(groups) > 1 else 0.0,
-        kl_p99=float(table.flatten().kthvalue(max(1, math.ceil(0.99 * table.numel()))).values),
-        top1=float(torch.cat(agreements).double().mean()),
-        positions=table.numel(),
-    )
 
 
 def _documents(text: str | Path | None) -> tuple[str, list[Document]]:
@@ -226,7 +165,8 @@ def _documents(text: str | Path | None) -> tuple[str, list[Document]]:
     return "given", [Document(text=text)]
 
 
-def _check_vocabulary(model: PreTrainedModel, windows: Tensor) -> None:
+def check_vocabulary(model: PreTrainedModel, windows: Tensor) -> None:
+    """Raise BadInput if a token id is outside the vocabulary of the model."""
     # On a GPU, a token id out of range fails a device-side assertion, which ends the process.
     known = _embedding(model).shape[0]
     largest = int(windows.max())
@@ -242,10 +182,13 @@ def _embedding(model: PreTrainedModel) -> Tensor:
     return cast(Tensor, weight)
 
 
-def _logits(
+def logits_of_rows(
     model: PreTrainedModel | Runner, windows: Tensor, emit: Emit, should_stop: ShouldStop
 ) -> Iterator[tuple[int, Tensor]]:
-    """Yield the row index and the logits [seqlen, vocabulary] of each row."""
+    """Yield the row index and the logits [seqlen, vocabulary] of each row of token ids, int64 [rows, seqlen].
+
+    Emits the progress. Exceptions as in `perplexity`.
+    """
     started = time.monotonic()
     total = len(windows)
     with _forward(model, windows) as forward:
@@ -264,7 +207,7 @@ def _forward(model: PreTrainedModel | Runner, windows: Tensor) -> Iterator[Calla
     if not isinstance(model, torch.nn.Module):  # a runner, which checks the token ids itself
         yield lambda ids: model.logits(ids.tolist())
         return
-    _check_vocabulary(model, windows)
+    check_vocabulary(model, windows)
     device = _embedding(model).device
 
     @torch.inference_mode()
@@ -285,14 +228,15 @@ def _progress(done: float, started: float) -> Progress:
     return Progress(done, 0.8 * left, 1.3 * left)
 
 
-def _chunk_rows(logits: Tensor) -> int:
+def chunk_rows(logits: Tensor) -> int:
+    """Return the number of rows of logits [n, vocabulary] that are processed at once, to bound the memory."""
     return max(1, CHUNK_BYTES // (4 * logits.shape[-1]))
 
 
 @torch.inference_mode()
 def row_losses(logits: Tensor, targets: Tensor) -> Tensor:
     """Return the negative log-likelihoods, float32 [n], of logits [n, vocabulary] and targets, int64 [n]."""
-    size = _chunk_rows(logits)
+    size = chunk_rows(logits)
     parts = [
         torch.nn.functional.cross_entropy(part.float(), target, reduction="none")
         for part, target in zip(torch.split(logits, size), torch.split(targets, size), strict=True)
@@ -300,22 +244,8 @@ def row_losses(logits: Tensor, targets: Tensor) -> Tensor:
     return torch.cat(parts)
 
 
-@torch.inference_mode()
-def _row_divergence(expected: Tensor, found: Tensor) -> tuple[Tensor, Tensor]:
-    """Return KL(expected || found) [n] and the agreement of the largest logits, bool [n], of logits [n, vocabulary]."""
-    size = _chunk_rows(expected)
-    divergences, agreements = [], []
-    for first, second in zip(torch.split(expected, size), torch.split(found, size), strict=True):
-        log_p = torch.log_softmax(first.float(), dim=-1)
-        log_q = torch.log_softmax(second.float(), dim=-1)
-        # A term of probability 0 is 0 by definition, not NaN. Rounding can make the sum slightly negative.
-        terms = torch.where(log_p.isneginf(), 0.0, log_p.exp() * (log_p - log_q))
-        divergences.append(terms.sum(dim=-1).clamp_min(0.0))
-        agreements.append(first.argmax(dim=-1) == second.argmax(dim=-1))
-    return _finite(torch.cat(divergences)), torch.cat(agreements)
-
-
-def _finite(values: Tensor) -> Tensor:
+def finite(values: Tensor) -> Tensor:
+    """Return `values`, or raise VerificationFailed if one is not finite."""
     if not bool(torch.isfinite(values).all()):
         raise VerificationFailed(
             "The model's logits contain NaN or infinite values.", "Try another compute dtype, or quantize it again."

@@ -233,11 +233,13 @@ def test_eval_prints_text_or_in_json_mode_a_result_event(tiny: Path, place: Path
     (place / "text.txt").write_text("The quick brown fox jumps over the lazy dog. " * 40)
     arguments = ["eval", str(tiny), "--text", "text.txt", "--seqlen", "64", "--against", str(tiny), "--device", "cpu"]
     assert main(arguments) == 0
-    assert "top-1 agreement: 100.0 %" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert re.search(r"top-1 agreement +100\.0 \+- 0\.0 %", shown)
+    assert "reference in bfloat16" in shown
     assert main([*arguments, "--json"]) == 0
     last = from_line(capsys.readouterr().out.splitlines()[-1])
     assert isinstance(last, Result)
-    assert set(last.values) == {"perplexity", "against", "comparison"}
+    assert set(last.values) == {"perplexity", "against", "comparison", "noise_floor"}
 
 
 @pytest.mark.parametrize(

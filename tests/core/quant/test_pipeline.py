@@ -28,7 +28,8 @@ from core.events import BlockDone, BlockStarted, Done, Event, Log, Loss, Stage, 
 from core.files import read_json
 from core.formats import reader
 from core.formats.reader import QuantizedCheckpoint
-from core.inference.evaluate import compare_logits, make_windows
+from core.inference.divergence import compare_logits
+from core.inference.evaluate import make_windows
 from core.inference.loader import load_model
 from core.quant import pipeline
 from core.schemes import LayerScheme
