@@ -9,7 +9,7 @@ tokens, on contiguous rows.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -17,16 +17,15 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from core.model.grouped import GROUPED, ends_of, filled_up, grouped_product, used_experts
-from core.quant import grid as grids
-from core.quant.grid import Grid
 from core.quant.parameter_grid import ParameterGrid
+from core.quant.tuned_grid import TunedGrid
 
 
 @dataclass(frozen=True)
 class _ExpertRows:
     """The rows of one expert in a grid: a view of the grid, and the rows of the expert's matrix."""
 
-    grid: Grid
+    grid: TunedGrid
     rows: slice
     factor_rate: float
 
@@ -52,7 +51,7 @@ class ExpertSteps(TorchFunctionMode):
                 parameter.untyped_storage().data_ptr(), (parameter, [[] for _ in range(parameter.shape[0])])
             )
             for expert, rows, start, stop in _merged(layer):
-                experts[expert].append(_ExpertRows(_rows_of(layer.grid, slice(start, stop)), rows, layer.factor_rate))
+                experts[expert].append(_ExpertRows(layer.grid.part(slice(start, stop)), rows, layer.factor_rate))
 
     def __enter__(self) -> ExpertSteps:
         self._seen.clear()
@@ -64,7 +63,7 @@ class ExpertSteps(TorchFunctionMode):
         """Return whether the rows of a grid are stepped expert by expert."""
         return (
             layer.grouped
-            and layer.grid.numbers is None
+            and layer.grid.divisible
             and all(not part.place.transposed and isinstance(part.place.rows, slice) for part in layer.rows)
         )
 
@@ -85,7 +84,7 @@ class ExpertSteps(TorchFunctionMode):
         def step(expert: int, gradient: Tensor, matrix: Tensor) -> None:
             units, share = self._schedule()
             for part in experts[expert]:
-                grids.step(part.grid, gradient[part.rows], matrix[part.rows], units, part.factor_rate * share)
+                part.grid.step(gradient[part.rows], matrix[part.rows], units, part.factor_rate * share)
 
         return step
 
@@ -129,14 +128,3 @@ def _merged(layer: ParameterGrid) -> list[tuple[int, slice, int, int]]:
             start = part.start
         found.append((expert, rows, start, part.stop))
     return found
-
-
-def _rows_of(grid: Grid, rows: slice) -> Grid:
-    """Return a view of some rows of a grid; changes of the view in place change the grid."""
-
-    def some(value: Tensor | None) -> Tensor | None:
-        return value if value is None or not value.numel() else value[rows]
-
-    fields = ("weight", "offset", "low", "high", "min_scale", "max_scale", "searched", "scale", "zero", "shift", "base")
-    values: dict[str, Any] = {name: some(getattr(grid, name)) for name in fields}
-    return replace(grid, **values)

@@ -12,7 +12,8 @@ Shapes: a weight is [out, in], viewed as [out, groups, group]; values per group 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -92,6 +93,172 @@ class Grid:
         rows = max(1, budget // width)
         return (slice(start, min(out, start + rows)) for start in range(0, out, rows))
 
+    def set_scales(self) -> None:
+        """Compute scales and zero points from the range factors (SignRound, eq. 3 and 4; full-range if symmetric).
+
+        s = (max - min) / (2^b - 1), z = round(-min / s). The scales of a block type do not change.
+        """
+        if self.numbers is not None:
+            return
+        if self.scheme.sym:
+            if self.searched is not None:
+                scale = self.searched * self.max_scale
+            else:
+                below, above = -self.low * self.min_scale, self.high * self.max_scale
+                scale = torch.where(above < below, below, -above) / (1 << (self.scheme.bits - 1))
+            scale = storable(scale, 1 << (self.scheme.bits - 1))
+        else:
+            low, high = self.low * self.min_scale, self.high * self.max_scale
+            scale = storable((high - low) / (self.scheme.levels - 1), self.scheme.levels - 1)
+            self.zero.copy_((-low / scale).round().clamp(self.min_zero, self.scheme.levels - 1))
+            self.shift.copy_(self.zero)
+        self.scale.copy_(scale)
+
+    def _levels(self, rows: slice) -> tuple[Tensor, Tensor, Tensor]:
+        """Return (W - base) / s, the levels and the clamped levels of some rows, float32 [rows, groups, group].
+
+        SignRound, eq. 1: q = clamp(round(W / s + V) + z).
+        """
+        count = self.offset[rows].shape[0]
+        scale = self.scale[rows].unsqueeze(-1)
+        weight = self.weight[rows].float().view(count, -1, self.group)
+        ratio = (weight if self.base is None else weight - self.base[rows].unsqueeze(-1)) / scale
+        raw = self.offset[rows].float().view_as(ratio).mul_(self.unit).add_(ratio).round_()
+        raw.add_(self.shift[rows].unsqueeze(-1))
+        return ratio, raw, raw.clamp(*self.bounds)
+
+    @torch.no_grad()
+    def quantize_into(self, out: Tensor) -> None:
+        """Write the dequantized weight (q - z) s + base, [out, in], in the dtype of `out`."""
+        if self.compiled:
+            direct = out.dtype in (torch.float32, torch.bfloat16) and out.is_contiguous()
+            exact = out if direct else torch.empty(out.shape)
+            kernels.quantize(self.weight, self.offset, self.scale, self.shift, self.base, self.unit, self.bounds, exact)
+            if exact is not out:
+                out.copy_(exact)
+            return
+        for rows in self.chunks():
+            _, _, level = self._levels(rows)
+            level.sub_(self.shift[rows].unsqueeze(-1)).mul_(self.scale[rows].unsqueeze(-1))
+            if self.base is not None:
+                level.add_(self.base[rows].unsqueeze(-1))
+            out[rows] = level.view(out[rows].shape)
+
+    @torch.no_grad()
+    def step(self, gradient: Tensor, out: Tensor, steps: int, factor_step: float) -> None:
+        """Apply one SignSGD step to the offset and the factors, and write the new dequantized weight into `out`.
+
+        Args:
+            gradient: dL/dW_q, [out, in], float32 or bfloat16; only its sign matters for the offset.
+            out: the weight of the layer's forward pass, [out, in].
+            steps: units by which the offset moves (T - i at iteration i of T, a linear decay).
+            factor_step: step size of the range factors; unused with a block type.
+        """
+        if self.compiled:
+            sums = kernels.step(
+                self.weight, gradient, self.offset, self.scale, self.shift, self.base, self.unit, steps, self.bounds
+            )
+        else:
+            sums = torch.empty(4, *self.scale.shape, device=self.scale.device)
+            for rows in self.chunks():
+                sums[:, rows] = self._step_rows(gradient[rows], rows, steps)
+        if factor_step and self.numbers is None:
+            self._step_factors(sums, factor_step)
+            self.set_scales()
+        self.quantize_into(out)
+
+    def _step_rows(self, gradient: Tensor, rows: slice, steps: int) -> Tensor:
+        """Move the offsets of some rows; return the sums over each group of G, G q, G m W/s and G m.
+
+        G is dL/dW_q; m is 1 where the level was not clamped, else 0. The sums are float32 [4, rows, groups].
+        """
+        ratio, raw, level = self._levels(rows)
+        gradient = gradient.float().view_as(ratio)
+        through = raw.eq_(level).mul_(gradient)  # G where the level was not clamped
+        sums = torch.stack([part.sum(-1) for part in (gradient, level.mul_(gradient), ratio.mul_(through), through)])
+        # dL/dV = G m s, symmetric or not; SignSGD uses its sign.
+        moves = through.sign_().mul_(self.scale[rows].sign().unsqueeze(-1) * steps)
+        self.offset[rows] -= moves.view(self.offset[rows].shape).to(self.offset.dtype)
+        return sums
+
+    def _step_factors(self, sums: Tensor, size: float) -> None:
+        """Move the range factors against the signs of their gradients, all float32 [out, groups].
+
+        Args:
+            sums: over each group of G, G q, G m W/s and G m, from `_step_rows`.
+        """
+        total, by_level, by_ratio, through = sums
+        scale, low, high = self.scale, self.low, self.high
+        slopes: list[tuple[Tensor, Tensor]] = []
+        if self.scheme.sym:
+            d_scale = by_level - by_ratio
+            if self.searched is not None:
+                slopes.append((self.max_scale, d_scale * self.searched))
+            else:
+                half = 1 << (self.scheme.bits - 1)
+                low_leads = high * self.max_scale < -low * self.min_scale
+                slopes.append((self.min_scale, torch.where(low_leads, -d_scale * low / half, 0.0)))
+                slopes.append((self.max_scale, torch.where(low_leads, 0.0, -d_scale * high / half)))
+        else:
+            top = self.scheme.levels - 1
+            d_zero = scale * (through - total)
+            d_scale = by_level - self.zero * total - by_ratio + d_zero * low * self.min_scale / scale.square()
+            slopes.append((self.min_scale, (-d_scale / top - d_zero / scale) * low))
+            slopes.append((self.max_scale, d_scale / top * high))
+        for factor, slope in slopes:
+            factor.sub_(slope.sign_().mul_(size)).clamp_(0.0, self.factor_limit)
+
+    @torch.no_grad()
+    def freeze(self, name: str) -> StoredLayer:
+        """Return the quantized layer with the present integers, which are not derived from a dequantized weight."""
+        out, width = self.weight.shape
+        integers = torch.empty(out, width, dtype=torch.uint8, device=self.weight.device)
+        shift = self.scheme.levels // 2 if self.scheme.sym else 0
+        for rows in self.chunks():
+            _, _, level = self._levels(rows)
+            integers[rows] = level.add_(shift).view(-1, width).to(torch.uint8)
+        return self.stored(name, integers)
+
+    def stored(self, name: str, integers: Tensor) -> StoredLayer:
+        """Return a quantized layer with the present scales of the grid and the given integers.
+
+        Args:
+            integers: uint8 [out, in], stored levels; 0 is the lowest.
+        """
+        if self.numbers is not None:
+            return typed_grid.layer(name, self.scheme, integers.cpu(), self.numbers)
+        return QuantizedLinear(
+            name=name,
+            scheme=self.scheme,
+            ints=integers.cpu(),
+            scales=self.scale.half().cpu(),
+            zeros=self.zero.to(torch.uint8).cpu(),
+        )
+
+    def part(self, rows: slice) -> Grid:
+        """Return a grid of some rows that shares memory with this one."""
+
+        def some(value: Tensor | None) -> Tensor | None:
+            return value if value is None or not value.numel() else value[rows]
+
+        names = ("weight", "offset", "low", "high", "min_scale", "max_scale", "searched", "scale", "zero", "shift")
+        values: dict[str, Any] = {name: some(getattr(self, name)) for name in (*names, "base")}
+        return replace(self, **values)
+
+    @property
+    def divisible(self) -> bool:
+        """Whether parts of the grid can be stepped separately."""
+        return self.numbers is None
+
+    def state(self) -> tuple[Tensor, ...]:
+        """Return copies of the offset and the range factors."""
+        return (self.offset.clone(), self.min_scale.clone(), self.max_scale.clone())
+
+    def restore(self, state: tuple[Tensor, ...]) -> None:
+        """Set the offset and the range factors to those of `state`."""
+        self.offset, self.min_scale, self.max_scale = state
+        self.set_scales()
+
 
 def new_grid(
     weight: Tensor,
@@ -147,7 +314,7 @@ def new_grid(
         numbers=numbers,
         compiled=on_cpu if compiled is None else compiled,
     )
-    set_scales(grid)
+    grid.set_scales()
     return grid
 
 
@@ -155,28 +322,6 @@ def _ends(weight: Tensor, group: int) -> tuple[Tensor, Tensor]:
     """Return the smallest and largest weight of each group, clamped to <= 0 and >= 0; float32 [out, groups]."""
     grouped = weight.view(len(weight), -1, group)
     return grouped.amin(-1).float().clamp(max=0), grouped.amax(-1).float().clamp(min=0)
-
-
-def set_scales(grid: Grid) -> None:
-    """Compute scales and zero points from the range factors (SignRound, eq. 3 and 4; full-range if symmetric).
-
-    s = (max - min) / (2^b - 1), z = round(-min / s). The scales of a block type do not change.
-    """
-    if grid.numbers is not None:
-        return
-    if grid.scheme.sym:
-        if grid.searched is not None:
-            scale = grid.searched * grid.max_scale
-        else:
-            below, above = -grid.low * grid.min_scale, grid.high * grid.max_scale
-            scale = torch.where(above < below, below, -above) / (1 << (grid.scheme.bits - 1))
-        scale = storable(scale, 1 << (grid.scheme.bits - 1))
-    else:
-        low, high = grid.low * grid.min_scale, grid.high * grid.max_scale
-        scale = storable((high - low) / (grid.scheme.levels - 1), grid.scheme.levels - 1)
-        grid.zero.copy_((-low / scale).round().clamp(grid.min_zero, grid.scheme.levels - 1))
-        grid.shift.copy_(grid.zero)
-    grid.scale.copy_(scale)
 
 
 def storable(scale: Tensor, reach: int) -> Tensor:
@@ -194,131 +339,3 @@ def storable(scale: Tensor, reach: int) -> Tensor:
     missing = (size - nearest) * reach > 0.5 * nearest
     nearest = torch.where(missing, nearest + SMALLEST_SCALE, nearest).clamp_(min=SMALLEST_SCALE)
     return torch.where(scale < 0, -nearest, nearest)
-
-
-def _levels(grid: Grid, rows: slice) -> tuple[Tensor, Tensor, Tensor]:
-    """Return (W - base) / s, the levels and the clamped levels of some rows, float32 [rows, groups, group].
-
-    SignRound, eq. 1: q = clamp(round(W / s + V) + z).
-    """
-    count = grid.offset[rows].shape[0]
-    scale = grid.scale[rows].unsqueeze(-1)
-    weight = grid.weight[rows].float().view(count, -1, grid.group)
-    ratio = (weight if grid.base is None else weight - grid.base[rows].unsqueeze(-1)) / scale
-    raw = grid.offset[rows].float().view_as(ratio).mul_(grid.unit).add_(ratio).round_()
-    raw.add_(grid.shift[rows].unsqueeze(-1))
-    return ratio, raw, raw.clamp(*grid.bounds)
-
-
-@torch.no_grad()
-def quantize_into(grid: Grid, out: Tensor) -> None:
-    """Write the dequantized weight (q - z) s + base, [out, in], in the dtype of `out`."""
-    if grid.compiled:
-        direct = out.dtype in (torch.float32, torch.bfloat16) and out.is_contiguous()
-        exact = out if direct else torch.empty(out.shape)
-        kernels.quantize(grid.weight, grid.offset, grid.scale, grid.shift, grid.base, grid.unit, grid.bounds, exact)
-        if exact is not out:
-            out.copy_(exact)
-        return
-    for rows in grid.chunks():
-        _, _, level = _levels(grid, rows)
-        level.sub_(grid.shift[rows].unsqueeze(-1)).mul_(grid.scale[rows].unsqueeze(-1))
-        if grid.base is not None:
-            level.add_(grid.base[rows].unsqueeze(-1))
-        out[rows] = level.view(out[rows].shape)
-
-
-@torch.no_grad()
-def step(grid: Grid, gradient: Tensor, out: Tensor, steps: int, factor_step: float) -> None:
-    """Apply one SignSGD step to the offset and the factors, and write the new dequantized weight into `out`.
-
-    Args:
-        gradient: dL/dW_q, [out, in], float32 or bfloat16; only its sign matters for the offset.
-        out: the weight of the layer's forward pass, [out, in].
-        steps: units by which the offset moves (T - i at iteration i of T, a linear decay).
-        factor_step: step size of the range factors; unused with a block type.
-    """
-    if grid.compiled:
-        sums = kernels.step(
-            grid.weight, gradient, grid.offset, grid.scale, grid.shift, grid.base, grid.unit, steps, grid.bounds
-        )
-    else:
-        sums = torch.empty(4, *grid.scale.shape, device=grid.scale.device)
-        for rows in grid.chunks():
-            sums[:, rows] = _step_rows(grid, gradient[rows], rows, steps)
-    if factor_step and grid.numbers is None:
-        _step_factors(grid, sums, factor_step)
-        set_scales(grid)
-    quantize_into(grid, out)
-
-
-def _step_rows(grid: Grid, gradient: Tensor, rows: slice, steps: int) -> Tensor:
-    """Move the offsets of some rows; return the sums over each group of G, G q, G m W/s and G m.
-
-    G is dL/dW_q; m is 1 where the level was not clamped, else 0. The sums are float32 [4, rows, groups].
-    """
-    ratio, raw, level = _levels(grid, rows)
-    gradient = gradient.float().view_as(ratio)
-    through = raw.eq_(level).mul_(gradient)  # G where the level was not clamped
-    sums = torch.stack([part.sum(-1) for part in (gradient, level.mul_(gradient), ratio.mul_(through), through)])
-    # dL/dV = G m s, symmetric or not; SignSGD uses its sign.
-    moves = through.sign_().mul_(grid.scale[rows].sign().unsqueeze(-1) * steps)
-    grid.offset[rows] -= moves.view(grid.offset[rows].shape).to(grid.offset.dtype)
-    return sums
-
-
-def _step_factors(grid: Grid, sums: Tensor, size: float) -> None:
-    """Move the range factors against the signs of their gradients, all float32 [out, groups].
-
-    Args:
-        sums: over each group of G, G q, G m W/s and G m, from `_step_rows`.
-    """
-    total, by_level, by_ratio, through = sums
-    scale, low, high = grid.scale, grid.low, grid.high
-    slopes: list[tuple[Tensor, Tensor]] = []
-    if grid.scheme.sym:
-        d_scale = by_level - by_ratio
-        if grid.searched is not None:
-            slopes.append((grid.max_scale, d_scale * grid.searched))
-        else:
-            half = 1 << (grid.scheme.bits - 1)
-            low_leads = high * grid.max_scale < -low * grid.min_scale
-            slopes.append((grid.min_scale, torch.where(low_leads, -d_scale * low / half, 0.0)))
-            slopes.append((grid.max_scale, torch.where(low_leads, 0.0, -d_scale * high / half)))
-    else:
-        top = grid.scheme.levels - 1
-        d_zero = scale * (through - total)
-        d_scale = by_level - grid.zero * total - by_ratio + d_zero * low * grid.min_scale / scale.square()
-        slopes.append((grid.min_scale, (-d_scale / top - d_zero / scale) * low))
-        slopes.append((grid.max_scale, d_scale / top * high))
-    for factor, slope in slopes:
-        factor.sub_(slope.sign_().mul_(size)).clamp_(0.0, grid.factor_limit)
-
-
-@torch.no_grad()
-def freeze(grid: Grid, name: str) -> StoredLayer:
-    """Return the quantized layer with the present integers, which are not derived from a dequantized weight."""
-    out, width = grid.weight.shape
-    integers = torch.empty(out, width, dtype=torch.uint8, device=grid.weight.device)
-    shift = grid.scheme.levels // 2 if grid.scheme.sym else 0
-    for rows in grid.chunks():
-        _, _, level = _levels(grid, rows)
-        integers[rows] = level.add_(shift).view(-1, width).to(torch.uint8)
-    return stored(grid, name, integers)
-
-
-def stored(grid: Grid, name: str, integers: Tensor) -> StoredLayer:
-    """Return a quantized layer with the present scales of the grid and the given integers.
-
-    Args:
-        integers: uint8 [out, in], stored levels; 0 is the lowest.
-    """
-    if grid.numbers is not None:
-        return typed_grid.layer(name, grid.scheme, integers.cpu(), grid.numbers)
-    return QuantizedLinear(
-        name=name,
-        scheme=grid.scheme,
-        ints=integers.cpu(),
-        scales=grid.scale.half().cpu(),
-        zeros=grid.zero.to(torch.uint8).cpu(),
-    )

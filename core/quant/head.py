@@ -18,7 +18,7 @@ from core.model.block_runner import logits
 from core.model.tree import LayerPlan
 from core.model.weights import read_linear
 from core.quant.blocks import BlockJob, precision
-from core.quant.grid import Grid, freeze, new_grid, stored
+from core.quant.grid import Grid, new_grid
 from core.quant.rtn import search_scale, searchable
 from core.quant.sample_activations import SampleActivations
 
@@ -59,7 +59,7 @@ def quantize_head(job: BlockJob, item: LayerPlan, activations: SampleActivations
     skeleton, name = job.skeleton, item.linear.name
     weight = read_linear(skeleton.store, skeleton.tree, item.linear).to(job.resolved.torch_device)
     if job.spec.recipe.iters == 0 and not job.spec.recipe.search_scale:
-        return freeze(new_grid(weight, item.scheme, min_zero=job.min_zero), name)
+        return new_grid(weight, item.scheme, min_zero=job.min_zero).freeze(name)
     moments = input_moments(job, activations, item.linear.in_features)
     searched = None
     if searchable(item.scheme):
@@ -123,7 +123,7 @@ def round_with_feedback(grid: Grid, name: str, moments: Tensor, should_stop: Sho
             factor, grid.group, grid.bounds,
         )  # fmt: skip
         integers[part] = levels.add_(store).to(torch.uint8).T.cpu()
-    return stored(grid, name, integers)
+    return grid.stored(name, integers)
 
 
 def _levels_with_feedback(

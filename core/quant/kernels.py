@@ -132,7 +132,7 @@ def step(
     target = sums.numpy()
     arrays = (_array(weight), _array(gradient), _array(offset), scale.numpy(), zero.numpy(), _optional(base))
     numbers = (np.float32(unit), steps, np.float32(bounds[0]), np.float32(bounds[1]))
-    _in_parts(weight, lambda first, last: _step(*arrays, *numbers, target, first, last))
+    in_parts(weight, lambda first, last: _step(*arrays, *numbers, target, first, last))
     return sums
 
 
@@ -150,7 +150,58 @@ def quantize(
     arrays = (_array(weight), _array(offset), scale.numpy(), zero.numpy(), _optional(base))
     target = _array(out)
     numbers = (np.float32(unit), np.float32(bounds[0]), np.float32(bounds[1]))
-    _in_parts(weight, lambda first, last: _quantize(*arrays, *numbers, target, first, last))
+    in_parts(weight, lambda first, last: _quantize(*arrays, *numbers, target, first, last))
+
+
+@njit(nogil=True, cache=True, fastmath={"nsz"}, error_model="numpy")
+def _dequantize(levels, scale, zero, out, first, last):  # type: ignore[no-untyped-def] # pragma: no cover
+    groups = scale.shape[1]
+    size = levels.shape[1] // groups
+    for row in range(first, last):
+        for group in range(groups):
+            begin = group * size
+            q, to = levels[row, begin : begin + size], out[row, begin : begin + size]
+            s, z = scale[row, group], zero[row, group]
+            for i in range(size):
+                to[i] = _rounded((np.float32(q[i]) - z) * s, to[i])
+
+
+@njit(nogil=True, cache=True, fastmath={"reassoc", "nsz"}, error_model="numpy")
+def _level_sums(levels, gradient, zero, sums, first, last):  # type: ignore[no-untyped-def] # pragma: no cover
+    groups = zero.shape[1]
+    size = levels.shape[1] // groups
+    for row in range(first, last):
+        for group in range(groups):
+            begin = group * size
+            q, g = levels[row, begin : begin + size], gradient[row, begin : begin + size]
+            z = zero[row, group]
+            total = np.float32(0)
+            for i in range(size):
+                total += _value(g[i]) * (np.float32(q[i]) - z)
+            sums[row, group] = total
+
+
+def dequantize(levels: Tensor, scale: Tensor, zero: Tensor, out: Tensor) -> None:
+    """Write (level - zero) * scale into `out`, contiguous float32 or bfloat16 [out, in].
+
+    Args:
+        levels: uint8 [out, in].
+        scale, zero: float32 [out, groups].
+    """
+    arrays = (levels.numpy(), scale.numpy(), zero.numpy(), _array(out))
+    in_parts(levels, lambda first, last: _dequantize(*arrays, first, last))
+
+
+def level_sums(levels: Tensor, gradient: Tensor, zero: Tensor) -> Tensor:
+    """Return the sums of G (level - zero) over each group, float32 [out, groups]; arguments as in `dequantize`.
+
+    Args:
+        gradient: G, bfloat16 or float32 [out, in].
+    """
+    sums = torch.empty(zero.shape)
+    arrays = (levels.numpy(), _array(gradient), zero.numpy(), sums.numpy())
+    in_parts(levels, lambda first, last: _level_sums(*arrays, first, last))
+    return sums
 
 
 def _array(tensor: Tensor) -> np.ndarray[Any, Any]:
@@ -162,7 +213,7 @@ def _optional(tensor: Tensor | None) -> np.ndarray[Any, Any] | None:
     return None if tensor is None else tensor.numpy()
 
 
-def _in_parts(weight: Tensor, work: Callable[[int, int], None]) -> None:
+def in_parts(weight: Tensor, work: Callable[[int, int], None]) -> None:
     """Distribute the rows over as many threads as torch uses; the result does not depend on their number."""
     rows = weight.shape[0]
     parts = max(1, min(torch.get_num_threads(), weight.numel() // _SMALLEST_SHARE))

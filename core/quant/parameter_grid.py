@@ -16,7 +16,7 @@ from core.formats.quantized import QuantizedLinear
 from core.formats.stored import StoredLayer
 from core.model.slices import ParameterSlice
 from core.model.tree import LayerPlan
-from core.quant.grid import Grid, freeze
+from core.quant.tuned_grid import TunedGrid
 
 
 @dataclass(frozen=True)
@@ -99,7 +99,7 @@ class ParameterGrid:
         grouped: whether the block multiplies the parameter by grouped products, with the inputs sorted by expert.
     """
 
-    grid: Grid
+    grid: TunedGrid
     parameter: nn.Parameter
     places: RowPlaces
     rows: list[GridRows]
@@ -110,8 +110,8 @@ class ParameterGrid:
     def layers(self) -> list[tuple[GridRows, StoredLayer]]:
         """Return the rows of each linear layer with the present integers of the grid."""
         if len(self.rows) == 1:
-            return [(self.rows[0], freeze(self.grid, self.rows[0].item.linear.name))]
-        frozen = freeze(self.grid, "")
+            return [(self.rows[0], self.grid.freeze(self.rows[0].item.linear.name))]
+        frozen = self.grid.freeze("")
         if not isinstance(frozen, QuantizedLinear):
             raise TypeError("a block type is quantized one layer at a time")
         return [

@@ -15,7 +15,7 @@ from torch import Tensor
 from core.formats.gguf.mixes import tuned_as
 from core.model.tree import LayerPlan, ModelTree
 from core.model.weights import TensorStore, read_linear
-from core.quant.grid import new_grid, quantize_into
+from core.quant.grid import new_grid
 from core.schemes import UNTOUCHED, LayerScheme
 
 _ROWS = 16
@@ -81,5 +81,5 @@ def _out_of_range(tree: ModelTree, item: LayerPlan, store: TensorStore) -> bool:
 
 def _error(weight: Tensor, scheme: LayerScheme) -> float:
     rounded = torch.empty_like(weight)
-    quantize_into(new_grid(weight, scheme), rounded)
+    new_grid(weight, scheme).quantize_into(rounded)
     return float((rounded - weight).double().norm())

@@ -17,7 +17,6 @@ from torch import Tensor
 
 from core.control import ShouldStop
 from core.errors import Cancelled
-from core.quant import grid as grids
 from core.quant.expert_steps import ExpertSteps
 from core.quant.parameter_grid import ParameterGrid
 
@@ -65,7 +64,7 @@ class TuningResult:
 class _Best:
     iteration: int
     loss: float
-    state: list[tuple[Tensor, Tensor, Tensor]]
+    state: list[tuple[Tensor, ...]]
 
     def beaten_by(self, loss: float) -> bool:
         """Return whether `loss` is lower; a finite loss is lower than one that is not finite."""
@@ -222,7 +221,7 @@ def _stepper(layers: list[ParameterGrid], now: _Now, tuning: Tuning) -> Callable
         with torch.no_grad():
             for layer in layers:
                 rows = layer.places.read(parameter.data)
-                grids.step(layer.grid, layer.places.read(gradient), rows, units, layer.factor_rate * share)
+                layer.grid.step(layer.places.read(gradient), rows, units, layer.factor_rate * share)
                 layer.places.write(parameter.data, rows)
 
     return hook
@@ -237,7 +236,7 @@ def _schedule(now: _Now, tuning: Tuning) -> tuple[int, float]:
 def _write(layer: ParameterGrid) -> None:
     """Write the quantized weights of a grid into the parameter."""
     rows = layer.places.read(layer.parameter.data)
-    grids.quantize_into(layer.grid, rows)
+    layer.grid.quantize_into(rows)
     layer.places.write(layer.parameter.data, rows)
 
 
@@ -248,13 +247,11 @@ def _fixed_batches(samples: int, batch: int) -> list[Tensor]:
     return list(index.split(min(batch, count)))
 
 
-def _copy(layers: list[ParameterGrid]) -> list[tuple[Tensor, Tensor, Tensor]]:
-    return [(x.grid.offset.clone(), x.grid.min_scale.clone(), x.grid.max_scale.clone()) for x in layers]
+def _copy(layers: list[ParameterGrid]) -> list[tuple[Tensor, ...]]:
+    return [layer.grid.state() for layer in layers]
 
 
-def _restore(layers: list[ParameterGrid], state: list[tuple[Tensor, Tensor, Tensor]]) -> None:
-    for layer, (offset, low, high) in zip(layers, state, strict=True):
-        grid = layer.grid
-        grid.offset, grid.min_scale, grid.max_scale = offset, low, high
-        grids.set_scales(grid)
+def _restore(layers: list[ParameterGrid], state: list[tuple[Tensor, ...]]) -> None:
+    for layer, values in zip(layers, state, strict=True):
+        layer.grid.restore(values)
         _write(layer)

@@ -16,7 +16,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from core.quant.grid import new_grid, quantize_into
+from core.quant.grid import new_grid
 from core.schemes import LayerScheme
 from core.sensitivity.passes import CapturedActivations
 
@@ -29,7 +29,7 @@ affect the allocation."""
 def error_of(weight: Tensor, scheme: LayerScheme) -> Tensor:
     """Return the error of a weight [out, in] after rounding to nearest, in float32."""
     rounded = torch.empty_like(weight, dtype=torch.float32)
-    quantize_into(new_grid(weight, scheme), rounded)
+    new_grid(weight, scheme).quantize_into(rounded)
     return rounded.sub_(weight.float())
 
 

@@ -26,7 +26,7 @@ from core.model.skeleton import build_skeleton
 from core.model.tree import build_tree
 from core.model.weights import TensorStore
 from core.model_id import DEMO
-from core.quant.grid import freeze, new_grid
+from core.quant.grid import new_grid
 
 DTYPE_BYTES: Final = {"fp32": 4, "bf16": 2}
 LLAMA: Final[dict[str, Any]] = {
@@ -161,7 +161,7 @@ def _quantize(source: Path, folder: Path, scheme: Scheme) -> None:
     try:
         for name, item in plan.layers.items():
             grid = new_grid(store.get(f"{name}.weight"), item.scheme, min_zero=plan.min_zero)
-            writer.write(plan.stored(freeze(grid, name)))
+            writer.write(plan.stored(grid.freeze(name)))
         writer.begin(source)
         writer.finish(store, lambda: False)
     finally:

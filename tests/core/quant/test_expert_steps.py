@@ -66,7 +66,7 @@ def tuned(grouped: bool, schemes: tuple[LayerScheme, ...], accumulate: int = 1) 
     result = tune_block(
         layers, forward, lambda index: targets[index], 8, Tuning(40, 4, accumulate, 0), lambda *_: None, lambda: False
     )
-    return result, [parameter.data, *(layer.grid.offset for layer in layers)]
+    return result, [parameter.data, *(layer.grid.state()[0] for layer in layers)]
 
 
 @pytest.mark.parametrize(

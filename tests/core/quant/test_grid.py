@@ -57,13 +57,13 @@ def made(scheme: LayerScheme, seed: int) -> tuple[grids.Grid, Tensor]:
     grid.offset += torch.randint(-1000, 1000, weight.shape, generator=generator, dtype=torch.int16)
     grid.min_scale -= torch.rand(grid.min_scale.shape, generator=generator) * 0.4
     grid.max_scale -= torch.rand(grid.max_scale.shape, generator=generator) * 0.4
-    grids.set_scales(grid)
+    grid.set_scales()
     gradient = torch.randn(weight.shape, generator=generator) * 1e-7
     return grid, gradient
 
 
 def frozen(grid: grids.Grid) -> QuantizedLinear:
-    layer = grids.freeze(grid, "layer")
+    layer = grid.freeze("layer")
     assert isinstance(layer, QuantizedLinear)
     return layer
 
@@ -72,7 +72,7 @@ def frozen(grid: grids.Grid) -> QuantizedLinear:
 def test_the_dequantized_weight_is_that_of_the_description(scheme: LayerScheme) -> None:
     grid, _ = made(scheme, 1)
     out = torch.empty_like(grid.weight)
-    grids.quantize_into(grid, out)
+    grid.quantize_into(out)
     expected = reference(grid.weight, scheme, grid.offset.float() * grid.unit, grid.min_scale, grid.max_scale)
     assert torch.equal(out, expected)
 
@@ -85,7 +85,7 @@ def test_a_step_follows_the_signs_of_autograd(scheme: LayerScheme) -> None:
     reference(grid.weight, scheme, offset, low, high).backward(gradient)
     before = grid.offset.clone()
     out = torch.empty_like(grid.weight)
-    grids.step(grid, gradient, out, 37, 0.004)
+    grid.step(gradient, out, 37, 0.004)
 
     assert offset.grad is not None
     assert torch.equal(grid.offset - before, (-37 * offset.grad.sign()).to(torch.int16))
@@ -102,14 +102,14 @@ def test_a_step_follows_the_signs_of_autograd(scheme: LayerScheme) -> None:
 def test_the_frozen_integers_are_the_weight_of_the_last_step(scheme: LayerScheme) -> None:
     grid, gradient = made(scheme, 3)
     out = torch.empty_like(grid.weight)
-    grids.step(grid, gradient, out, 10, 0.01)
-    assert torch.equal(grids.freeze(grid, "layer").dequantize(), out)
+    grid.step(gradient, out, 10, 0.01)
+    assert torch.equal(grid.freeze("layer").dequantize(), out)
 
 
 def test_range_gradients_survive_where_fp16_underflows() -> None:
     grid, gradient = made(LayerScheme(4, 64, True), 4)
     before = grid.max_scale.clone(), grid.min_scale.clone()
-    grids.step(grid, gradient * 1e-3, torch.empty_like(grid.weight), 1, 0.01)
+    grid.step(gradient * 1e-3, torch.empty_like(grid.weight), 1, 0.01)
     moved = (grid.max_scale != before[0]) | (grid.min_scale != before[1])
     assert moved.float().mean() > 0.99
 
@@ -180,7 +180,7 @@ def test_every_weight_gets_a_level_and_a_finite_scale(scheme: LayerScheme, seed:
 def test_eight_bits_keep_weights_of_any_size(scheme: LayerScheme, seed: int, exponent: float) -> None:
     weight = torch.randn(32, 128, generator=torch.Generator().manual_seed(seed)) * 10**exponent
     out = torch.empty_like(weight)
-    grids.quantize_into(grids.new_grid(weight, scheme), out)
+    grids.new_grid(weight, scheme).quantize_into(out)
     assert float((out - weight).norm() / weight.norm()) < 0.0085  # 0.0055 where float16 is at its finest
 
 
@@ -203,7 +203,7 @@ def test_the_two_paths_agree(scheme: LayerScheme, dtype: torch.dtype) -> None:
         grid, gradient = made(scheme, 5)
         grid.weight, grid.compiled = grid.weight.to(dtype), compiled
         out = torch.empty(grid.weight.shape, dtype=dtype)
-        grids.step(grid, gradient.to(dtype), out, 3, 0.0)
+        grid.step(gradient.to(dtype), out, 3, 0.0)
         results.append((grid.offset, out))
     assert torch.equal(results[0][0], results[1][0])
     assert torch.equal(results[0][1], results[1][1])

@@ -23,7 +23,7 @@ from core.formats.stored import StoredLayer
 from core.inference.loader import load_model
 from core.model.headers import read_folder
 from core.model.tree import resolve_schemes
-from core.quant.grid import freeze, new_grid
+from core.quant.grid import new_grid
 from core.quant.head import round_with_feedback
 from core.quant.prepare import prepare
 from core.schemes import LayerScheme
@@ -52,7 +52,7 @@ def test_feedback_brings_the_answers_nearer(scheme: LayerScheme) -> None:
     def error(layer: StoredLayer) -> float:
         return float((x @ (layer.dequantize() - weight).T).square().mean())
 
-    plain = freeze(new_grid(weight, scheme), "head")
+    plain = new_grid(weight, scheme).freeze("head")
     assert isinstance(plain, QuantizedLinear)
     better = round_with_feedback(new_grid(weight, scheme), "head", x.T @ x / len(x), never)
     assert isinstance(better, QuantizedLinear)
@@ -68,7 +68,7 @@ def test_feedback_brings_the_answers_of_a_block_type_nearer(name: str) -> None:
         return float((x @ (layer.dequantize() - weight).T).square().mean())
 
     scheme, moments = LayerScheme.of_type(name), x.T @ x / len(x)
-    plain = freeze(new_grid(weight, scheme, importance=moments.diagonal()), "head")
+    plain = new_grid(weight, scheme, importance=moments.diagonal()).freeze("head")
     better = round_with_feedback(new_grid(weight, scheme, importance=moments.diagonal()), "head", moments, never)
     assert isinstance(better, BlockLinear)
     assert error(better) < 0.8 * error(plain)
@@ -77,7 +77,7 @@ def test_feedback_brings_the_answers_of_a_block_type_nearer(name: str) -> None:
 def test_inputs_that_have_nothing_to_do_with_each_other_are_rounded_plainly() -> None:
     weight, scheme = torch.randn(96, 64, generator=torch.Generator().manual_seed(2)), LayerScheme(4, 32)
     found = round_with_feedback(new_grid(weight, scheme), "head", torch.eye(64), never)
-    assert torch.equal(found.ints, freeze(new_grid(weight, scheme), "head").ints)
+    assert torch.equal(found.ints, new_grid(weight, scheme).freeze("head").ints)
 
 
 def test_an_input_that_never_varies_does_no_harm() -> None:

@@ -10,7 +10,6 @@ from core.formats.quantized import QuantizedLinear
 from core.model.plans import LayerPlan
 from core.model.slices import ParameterSlice
 from core.model.tree import Linear
-from core.quant import grid as grids
 from core.quant.grid import new_grid
 from core.quant.parameter_grid import GridRows, ParameterGrid, RowPlaces, joined
 from core.schemes import LayerScheme
@@ -71,7 +70,7 @@ def test_every_expert_has_scales_of_its_own() -> None:
     layer = ParameterGrid(grid, parameter, places, rows, 0.0, True)
     found = {stored.name: stored for _, stored in layer.layers()}
     for (expert, place), part in zip(members, ("gate", "up") * 3, strict=True):
-        alone = grids.freeze(new_grid(place.view(parameter.data).clone(), SCHEME), f"experts.{expert}.{part}")
+        alone = new_grid(place.view(parameter.data).clone(), SCHEME).freeze(f"experts.{expert}.{part}")
         stored = found[f"experts.{expert}.{part}"]
         assert all(torch.equal(a, b) for a, b in zip(stored.parts(), alone.parts(), strict=True))
 
@@ -79,12 +78,12 @@ def test_every_expert_has_scales_of_its_own() -> None:
 def test_a_layer_in_several_parameters_is_put_together_by_its_rows() -> None:
     item = plan("qkv", 6)
     weight = torch.randn(6, 64)
-    whole = grids.freeze(new_grid(weight, SCHEME), "qkv")
+    whole = new_grid(weight, SCHEME).freeze("qkv")
     orders = (torch.tensor([4, 0, 2]), torch.tensor([1, 3, 5]))
     parts = [
         (
             GridRows(item, ParameterSlice("p", None, EVERYTHING, order, False), 0, 3),
-            grids.freeze(new_grid(weight[order], SCHEME), "qkv"),
+            new_grid(weight[order], SCHEME).freeze("qkv"),
         )
         for order in orders
     ]

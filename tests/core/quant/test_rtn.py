@@ -5,13 +5,13 @@ from __future__ import annotations
 import pytest
 import torch
 
-from core.quant.grid import freeze, new_grid
+from core.quant.grid import new_grid
 from core.quant.rtn import search_scale, searchable
 from core.schemes import LayerScheme
 
 
 def error(weight: torch.Tensor, scheme: LayerScheme, scale: torch.Tensor | None, weigh: torch.Tensor) -> float:
-    layer = freeze(new_grid(weight, scheme, searched=scale), "layer")
+    layer = new_grid(weight, scheme, searched=scale).freeze("layer")
     return ((layer.dequantize() - weight).square() * weigh).sum().item()
 
 
@@ -40,7 +40,7 @@ def test_importance_leads_the_search() -> None:
 def test_a_group_of_zeros_stays_zero() -> None:
     scheme = LayerScheme(4, 32)
     weight = torch.zeros(32, 32)
-    layer = freeze(new_grid(weight, scheme, searched=search_scale(weight, scheme, None)), "layer")
+    layer = new_grid(weight, scheme, searched=search_scale(weight, scheme, None)).freeze("layer")
     assert not layer.dequantize().any()
 
 

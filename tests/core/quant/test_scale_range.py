@@ -16,7 +16,7 @@ from core.events import Log
 from core.formats.gguf.mixes import tuned_as
 from core.formats.grids import plan_layers
 from core.model.weights import TensorStore
-from core.quant.grid import new_grid, quantize_into
+from core.quant.grid import new_grid
 from core.quant.scale_range import loses_levels, within_float16
 from core.schemes import LayerScheme
 from tests.core.quant.test_pipeline import report_of, run, spec_of
@@ -34,10 +34,10 @@ SCHEMES = [
 def test_what_is_not_refused_is_rounded_as_well_as_usual(scheme: LayerScheme, seed: int, exponent: float) -> None:
     weight = torch.randn(8, 256, generator=torch.Generator().manual_seed(seed))
     out = torch.empty_like(weight)
-    quantize_into(new_grid(weight, scheme), out)
+    new_grid(weight, scheme).quantize_into(out)
     usual = float((out - weight).norm() / weight.norm())
     small = weight * 10**exponent
-    quantize_into(new_grid(small, scheme), out)
+    new_grid(small, scheme).quantize_into(out)
     error = float((out - small).norm() / small.norm())
     assert loses_levels(small, scheme) or error < max(1.3 * usual, usual + 0.0025)
     assert not loses_levels(small, scheme) or exponent < -4

@@ -30,9 +30,9 @@ class Bench:
         self.targets = self.inputs @ self.weight.t()
         self.parameter = torch.nn.Parameter(self.weight.clone(), requires_grad=False)
         step = 1 / max(1, iterations) if rate is None else rate
-        grid = new_grid(self.weight, LayerScheme(bits, 32, sym), iterations=iterations, rate=step)
+        self.grid = new_grid(self.weight, LayerScheme(bits, 32, sym), iterations=iterations, rate=step)
         places = RowPlaces(self.weight.shape, [ParameterSlice("weight", None, slice(None), slice(None), False)])
-        self.layer = ParameterGrid(grid, self.parameter, places, [], step, True)
+        self.layer = ParameterGrid(self.grid, self.parameter, places, [], step, True)
         self.losses: list[tuple[int, float]] = []
 
     def tune(self, tuning: Tuning, stop_at: int = -1, odd: tuple[int, float] = (-1, 1.0)) -> TuningResult:
@@ -72,7 +72,7 @@ def test_no_iterations_is_plain_rounding() -> None:
     outcome = bench.tune(Tuning(0, 4, 1, 0))
     assert outcome.loss_before == outcome.loss_after
     assert bench.losses == []
-    assert int(bench.layer.grid.offset.abs().max()) == 0
+    assert int(bench.grid.offset.abs().max()) == 0
 
 
 def test_the_weight_that_is_left_is_the_best_one() -> None:
@@ -95,7 +95,7 @@ def test_accumulated_micro_batches_are_one_large_batch() -> None:
     whole.tune(Tuning(6, SAMPLES, 1, 3))
     parts.tune(Tuning(6, SAMPLES // 2, 2, 3))
     # The sums differ in the last bits of fp32, and only signs count.
-    same = whole.layer.grid.offset == parts.layer.grid.offset
+    same = whole.grid.offset == parts.grid.offset
     assert same.float().mean() > 0.99
 
 
@@ -103,8 +103,8 @@ def test_the_same_seed_gives_the_same_bits() -> None:
     first, second = Bench(), Bench()
     first.tune(Tuning(20, 4, 1, 5))
     second.tune(Tuning(20, 4, 1, 5))
-    assert torch.equal(first.layer.grid.offset, second.layer.grid.offset)
-    assert torch.equal(first.layer.grid.scale, second.layer.grid.scale)
+    assert torch.equal(first.grid.offset, second.grid.offset)
+    assert torch.equal(first.grid.scale, second.grid.scale)
 
 
 def test_a_loss_that_is_not_a_number_ends_in_plain_rounding() -> None:
@@ -114,7 +114,7 @@ def test_a_loss_that_is_not_a_number_ends_in_plain_rounding() -> None:
     assert outcome.diverged
     assert (outcome.diverged_at, outcome.best_iteration) == (1, 0)
     assert len(bench.losses) == 1
-    assert int(bench.layer.grid.offset.abs().max()) == 0
+    assert int(bench.grid.offset.abs().max()) == 0
 
 
 @pytest.mark.parametrize("accumulate", [1, 2])
@@ -127,8 +127,8 @@ def test_a_loss_that_is_not_finite_ends_the_tuning_and_the_steps_before_it_count
     assert outcome.loss_after < outcome.loss_before
     assert len(bench.losses) == 15
     shorter.tune(Tuning(40, 4, accumulate, 0), odd=(16, value))
-    assert torch.isfinite(bench.layer.grid.offset).all()
-    assert not torch.equal(bench.layer.grid.offset, shorter.layer.grid.offset)
+    assert torch.isfinite(bench.grid.offset).all()
+    assert not torch.equal(bench.grid.offset, shorter.grid.offset)
 
 
 def test_steps_that_did_not_help_are_not_kept_after_a_loss_that_is_not_finite() -> None:

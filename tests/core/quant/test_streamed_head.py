@@ -13,7 +13,7 @@ from core.formats.quantized import QuantizedLinear
 from core.formats.stored import StoredLayer
 from core.quant import streamed_head as module
 from core.quant.blocks import BlockJob
-from core.quant.grid import freeze, new_grid
+from core.quant.grid import new_grid
 from core.schemes import LayerScheme
 
 
@@ -63,7 +63,7 @@ def test_slices_are_the_whole(monkeypatch: pytest.MonkeyPatch, dtype: torch.dtyp
 
 def test_a_quantized_head_takes_its_place(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_PIECE", 32 * 16)
-    layer = freeze(new_grid(torch.randn(70, 32), LayerScheme(4, 32, True)), "lm_head")
+    layer = new_grid(torch.randn(70, 32), LayerScheme(4, 32, True)).freeze("lm_head")
     assert isinstance(layer, QuantizedLinear)
     job, x = job_with(Store(torch.zeros(70, 32), None)), torch.randn(1, 3, 32)
     with module.streamed_head(cast(BlockJob, job), cast(StoredLayer, layer)):

@@ -37,23 +37,23 @@ def made(name: str, compiled: bool, seed: int, dtype: torch.dtype = torch.float3
 def test_the_weight_of_the_last_step_is_what_is_stored(name: str, compiled: bool, dtype: torch.dtype) -> None:
     grid, gradient = made(name, compiled, 1, dtype)
     out = torch.empty(grid.weight.shape)
-    grids.step(grid, gradient, out, 10, 0.01)
-    assert torch.equal(grids.freeze(grid, "layer").dequantize(), out)
+    grid.step(gradient, out, 10, 0.01)
+    assert torch.equal(grid.freeze("layer").dequantize(), out)
 
 
 @KINDS
 def test_the_file_gives_the_weight_of_the_last_step(name: str) -> None:
     grid, gradient = made(name, True, 2)
     out = torch.empty(grid.weight.shape)
-    grids.step(grid, gradient, out, 10, 0.01)
-    layer = grids.freeze(grid, "layer")
+    grid.step(gradient, out, 10, 0.01)
+    layer = grid.freeze("layer")
     assert isinstance(layer, BlockLinear)
     assert torch.equal(decode("layer", name, layer.encode()).dequantize(), out)
 
 
 def reference(grid: Grid, offset: torch.Tensor) -> torch.Tensor:
     """W_q by autograd-friendly operations, from the description of the types in `BlockLinear`."""
-    kind, layer = TYPES[grid.scheme.type], grids.freeze(grid, "layer")
+    kind, layer = TYPES[grid.scheme.type], grid.freeze("layer")
     assert isinstance(layer, BlockLinear)
     step = layer.d.float().repeat_interleave(kind.block // kind.group, 1)
     low = torch.zeros_like(step) if layer.m is None else layer.m.float().repeat_interleave(kind.block // kind.group, 1)
@@ -71,7 +71,7 @@ def reference(grid: Grid, offset: torch.Tensor) -> torch.Tensor:
 def test_the_dequantized_weight_is_that_of_the_description(name: str, compiled: bool) -> None:
     grid, _ = made(name, compiled, 3)
     out = torch.empty_like(grid.weight)
-    grids.quantize_into(grid, out)
+    grid.quantize_into(out)
     # A straight-through sum is rounded once more than the grid's levels.
     assert torch.allclose(out, reference(grid, grid.offset.float() * grid.unit), rtol=1e-5, atol=1e-7)
 
@@ -83,7 +83,7 @@ def test_a_step_follows_the_signs_of_autograd(name: str, compiled: bool) -> None
     offset = (grid.offset.float() * grid.unit).requires_grad_()
     reference(grid, offset).backward(gradient)
     before = grid.offset.clone()
-    grids.step(grid, gradient, torch.empty_like(grid.weight), 37, 0.004)
+    grid.step(gradient, torch.empty_like(grid.weight), 37, 0.004)
     assert offset.grad is not None
     expected = (-37 * offset.grad.sign()).to(torch.int16)
     # Straight-through levels just at the end of their range are off it by one rounding.
@@ -94,8 +94,8 @@ def test_a_step_follows_the_signs_of_autograd(name: str, compiled: bool) -> None
 def test_no_step_moves_the_scales(name: str) -> None:
     grid, gradient = made(name, True, 6)
     scale = grid.scale.clone()
-    grids.step(grid, gradient, torch.empty_like(grid.weight), 1, 0.5)
-    grids.set_scales(grid)
+    grid.step(gradient, torch.empty_like(grid.weight), 1, 0.5)
+    grid.set_scales()
     assert torch.equal(grid.scale, scale)
 
 
@@ -106,7 +106,7 @@ def test_the_two_paths_agree(name: str, dtype: torch.dtype) -> None:
     for compiled in (True, False):
         grid, gradient = made(name, compiled, 5, dtype)
         out = torch.empty(grid.weight.shape, dtype=dtype)
-        grids.step(grid, gradient, out, 3, 0.0)
+        grid.step(gradient, out, 3, 0.0)
         results.append((grid.offset, out))
     assert torch.equal(results[0][0], results[1][0])
     assert torch.equal(results[0][1], results[1][1])
@@ -127,8 +127,8 @@ def test_all_that_is_stored_is_finite_and_in_its_range(name: str, seed: int, spr
     grid = grids.new_grid(weight, LayerScheme.of_type(name), iterations=1, rate=0.5)
     grid.offset += torch.randint(-1, 2, weight.shape, generator=generator, dtype=torch.int16)
     out = torch.empty_like(weight)
-    grids.quantize_into(grid, out)
-    layer = grids.freeze(grid, "layer")
+    grid.quantize_into(out)
+    layer = grid.freeze("layer")
     assert isinstance(layer, BlockLinear)
     assert bool(torch.isfinite(out).all())
     assert torch.equal(decode("layer", name, layer.encode()).dequantize(), out)
@@ -169,4 +169,4 @@ def test_tuning_beats_plain_rounding(name: str) -> None:
         lambda: False,
     )
     assert outcome.loss_after < 0.95 * outcome.loss_before
-    assert torch.equal(grids.freeze(grid, "layer").dequantize(), parameter)
+    assert torch.equal(grid.freeze("layer").dequantize(), parameter)

@@ -1,0 +1,97 @@
+"""Rounding with error feedback (GPTQ, arXiv 2210.17323), with scales that are known beforehand.
+
+Columns are rounded in the order of decreasing diagonal of the Gram matrix ("act-order"). The error of each is spread
+over the columns that are not rounded yet, with the factors of the Cholesky decomposition of the inverse. Groups stay
+those of the original order.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from core.errors import BitwrightError
+from core.quant.kernels import in_parts
+from core.quant.start import kernels
+from core.quant.start.levels import Levels, damped
+
+DAMPING = 0.01
+"""Share of the mean diagonal that is added to the diagonal of the Gram matrix."""
+_BLOCK = 96
+"""Columns that are rounded before their errors are spread over the rest by one matrix product."""
+_TRIES = 6
+
+
+@torch.no_grad()
+def round_with_feedback(weight: Tensor, start: Levels, gram: Tensor) -> Levels:
+    """Return levels on the scales and zero points of `start`.
+
+    Args:
+        weight: float32 [out, in].
+        gram: float32 [in, in], sum or mean of the products of the inputs.
+    """
+    order = gram.diagonal().argsort(descending=True, stable=True)
+    upper = _inverse_factor(gram[order][:, order])
+    work = weight[:, order].contiguous()
+    levels = torch.empty(weight.shape, dtype=torch.uint8, device=weight.device)
+    group_of = order // start.group
+    top, width = start.scheme.levels - 1, weight.shape[1]
+    for begin in range(0, width, _BLOCK):
+        end = min(width, begin + _BLOCK)
+        errors = torch.empty(len(weight), end - begin, device=weight.device)
+        _round_block(work, levels, start, group_of, upper, errors, top, begin, end)
+        if end < width:
+            work[:, end:].addmm_(errors, upper[begin:end, end:], alpha=-1)
+    found = torch.empty_like(levels)
+    found[:, order] = levels
+    return Levels(start.scheme, found, start.scale, start.zero)
+
+
+def _round_block(
+    work: Tensor,
+    levels: Tensor,
+    start: Levels,
+    group_of: Tensor,
+    upper: Tensor,
+    errors: Tensor,
+    top: int,
+    begin: int,
+    end: int,
+) -> None:
+    if work.device.type == "cpu":
+        arrays = (
+            work.numpy(),
+            levels.numpy(),
+            start.scale.numpy(),
+            start.zero.numpy(),
+            group_of.numpy(),
+            upper.numpy(),
+            errors.numpy(),
+        )
+        in_parts(work, lambda first, last: kernels.feed_back(*arrays, np.float32(top), begin, end, first, last))
+        return
+    for c in range(begin, end):
+        scale, zero = start.scale[:, group_of[c]], start.zero[:, group_of[c]]
+        level = (work[:, c] / scale + zero).round_().clamp_(0, top)
+        levels[:, c] = level.to(torch.uint8)
+        error = (work[:, c] - (level - zero) * scale) / upper[c, c]
+        errors[:, c - begin] = error
+        work[:, c + 1 : end].addr_(error, upper[c, c + 1 : end], alpha=-1)
+
+
+def _inverse_factor(gram: Tensor) -> Tensor:
+    """Return the upper Cholesky factor of the inverse of a damped Gram matrix.
+
+    Raises:
+        BitwrightError: the Gram matrix has values that are not finite.
+    """
+    share = DAMPING
+    for _ in range(_TRIES):
+        lower, failed = torch.linalg.cholesky_ex(damped(gram, share))
+        if not failed and bool(lower.isfinite().all()):
+            upper, failed = torch.linalg.cholesky_ex(torch.cholesky_inverse(lower), upper=True)
+            if not failed and bool(upper.isfinite().all()):
+                return upper.contiguous()
+        share *= 10
+    raise BitwrightError("The inputs of a layer are not finite numbers.", "Check the model with `bitwright eval`.")

@@ -1,0 +1,46 @@
+"""Least-squares fit of the scales of all groups of a row together, given the levels."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from core.quant.start.levels import Levels, damped, row_chunks
+
+DAMPING = 0.003
+_RIDGE = 1e-4
+"""Share of the mean diagonal of the normal equations that is added to it; it pulls towards the present scales."""
+
+
+@torch.no_grad()
+def fit_scales(weight: Tensor, found: Levels, gram: Tensor) -> Levels:
+    """Return the same levels with the scales that minimize the squared error of the outputs.
+
+    With X_a the centered levels of group a in a row w, the scales s solve A s = b with A_ab = X_a G X_b^T and
+    b_a = X_a G w^T. Scales that become zero or not finite keep their values. The result is not rounded to float16.
+
+    Args:
+        weight: float32 [out, in].
+        gram: float32 [in, in], sum or mean of the products of the inputs.
+    """
+    (out, width), group = weight.shape, found.group
+    groups = width // group
+    gram = damped(gram, DAMPING)
+    scales = found.scale.clone()
+    for rows in row_chunks(out, 4 * width + 2 * groups * groups):
+        levels = found.centered(rows)
+        by_group = levels.view(-1, groups, group)
+        present = found.scale[rows]
+        aim = ((weight[rows] @ gram).view_as(by_group) * by_group).sum(-1)
+        normal = torch.empty(len(levels), groups, groups, device=weight.device)
+        for number in range(groups):
+            part = slice(number * group, (number + 1) * group)
+            normal[:, number] = ((levels[:, part] @ gram[part]).view_as(by_group) * by_group).sum(-1)
+        diagonal = normal.diagonal(dim1=1, dim2=2)
+        diagonal.add_(_RIDGE * diagonal.mean(-1, keepdim=True) + 1e-30)
+        missing = aim.unsqueeze(-1) - normal @ present.unsqueeze(-1)
+        solved, _ = torch.linalg.solve_ex(normal, missing)
+        fitted = present + solved.squeeze(-1)
+        usable = fitted.isfinite() & (fitted.abs() > 1e-8 * present.abs())
+        scales[rows] = torch.where(usable, fitted, present)
+    return Levels(found.scheme, found.levels, scales, found.zero)

@@ -1,0 +1,75 @@
+"""The integers and scales of a layer during the start, and the values that they represent."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from core.schemes import LayerScheme
+
+
+@dataclass
+class Levels:
+    """A weight matrix as levels: (level - zero) * scale.
+
+    Attributes:
+        scheme: bits, group size and symmetry.
+        levels: uint8 [out, in], from 0 to 2^bits - 1.
+        scale: float32 [out, groups]; may be negative with a symmetric scheme.
+        zero: float32 [out, groups], integers: the level of the value 0; 2^(bits - 1) with a symmetric scheme.
+    """
+
+    scheme: LayerScheme
+    levels: Tensor
+    scale: Tensor
+    zero: Tensor
+
+    @property
+    def group(self) -> int:
+        """Weights per group."""
+        return self.scheme.group_of(self.levels.shape[1])
+
+    def centered(self, rows: slice = slice(None)) -> Tensor:
+        """Return the levels minus their zero points, float32 [rows, in]."""
+        levels = self.levels[rows]
+        return (levels.view(len(levels), -1, self.group) - self.zero[rows].unsqueeze(-1)).view(levels.shape)
+
+    def values(self, rows: slice = slice(None)) -> Tensor:
+        """Return the represented weights, float32 [rows, in]."""
+        centered = self.centered(rows)
+        return (centered.view(len(centered), -1, self.group) * self.scale[rows].unsqueeze(-1)).view(centered.shape)
+
+
+def damped(gram: Tensor, share: float) -> Tensor:
+    """Return a copy of a Gram matrix [in, in] with a share of its mean diagonal added to the diagonal.
+
+    Inputs that were always zero get 1, so that the matrix is positive definite; their weights do not matter.
+    """
+    gram = gram.clone()
+    diagonal = gram.diagonal()
+    diagonal.masked_fill_(diagonal == 0, 1.0)
+    diagonal.add_(share * diagonal.mean())
+    return gram
+
+
+def row_chunks(rows: int, floats_per_row: int, budget: int = 1 << 24) -> Iterator[slice]:
+    """Return slices of rows whose temporaries have at most `budget` numbers."""
+    step = max(1, budget // max(1, floats_per_row))
+    return (slice(first, min(rows, first + step)) for first in range(0, rows, step))
+
+
+def squared_error(weight: Tensor, found: Levels, gram: Tensor) -> float:
+    """Return the squared error of the outputs, tr((W - Q) G (W - Q)^T).
+
+    Args:
+        weight: float32 [out, in].
+        gram: float32 [in, in], sum or mean of the products of the inputs.
+    """
+    total = 0.0
+    for rows in row_chunks(len(weight), 3 * weight.shape[1]):
+        error = weight[rows] - found.values(rows)
+        total += float(((error @ gram) * error).sum(dtype=torch.float64))
+    return total
