@@ -11,6 +11,9 @@ from core.errors import BadInput
 from core.files import read_json
 
 RESOURCES = Path(__file__).resolve().parent.parent / "resources"
+STARTS = ("range", "search", "gptq")
+_SCALE_RATE = {2: 1.0, 3: 0.5, 4: 0.3, 8: 0.1}
+"""Sum of the steps of the factor of a learned scale, by bits."""
 NAMES = ("quick", "light", "default", "best", "rtn", "opt-rtn")
 
 
@@ -26,7 +29,9 @@ class Recipe:
         minmax_lr: initial learning rate of the range factors; None for lr.
         samples, seqlen: number of calibration sequences, and tokens per sequence.
         batch_size: sequences per micro-batch; accumulate: micro-batches per step.
-        search_scale: search the scale of symmetric layers before tuning (opt-RTN when iters is 0).
+        start: what tuning starts from. "range": rounding to nearest in the range of each group; "search": the same
+            with a searched scale (symmetric layers; opt-RTN when iters is 0); "gptq": integers from error feedback,
+            least-squares scales and coordinate descent (`core.quant.start`), of which only the scales are tuned.
         low_bit_lr_scale: factor of lr for layers with 3 bits or fewer (2 in the recipe `best`).
     """
 
@@ -39,7 +44,7 @@ class Recipe:
     seqlen: int = 2048
     batch_size: int = 8
     accumulate: int = 1
-    search_scale: bool = False
+    start: str = "range"
     low_bit_lr_scale: float = 1.0
 
     def __post_init__(self) -> None:
@@ -56,8 +61,8 @@ class Recipe:
             number = isinstance(value, int | float) and not isinstance(value, bool) and 0 < value <= 10
             if value is not None and not (number and math.isfinite(value)):
                 raise BadInput(f"{label} {value!r} is not possible.", "Choose a number above 0 and at most 10.")
-        if not isinstance(self.search_scale, bool):
-            raise BadInput(f"search_scale {self.search_scale!r} is not true or false.", "Use true or false.")
+        if self.start not in STARTS:
+            raise BadInput(f"start {self.start!r} is not possible.", f"Choose one of {', '.join(STARTS)}.")
 
     def learning_rate(self, bits: int) -> float:
         """Return the initial learning rate of the rounding offsets of a layer with `bits` bits."""
@@ -65,8 +70,15 @@ class Recipe:
         return rate * (self.low_bit_lr_scale if bits <= 3 else 1.0)
 
     def range_rate(self, bits: int) -> float:
-        """Return the initial learning rate of the range factors of a layer with `bits` bits."""
-        return self.minmax_lr if self.minmax_lr is not None else self.learning_rate(bits)
+        """Return the initial learning rate of the factors of ranges or scales of a layer with `bits` bits."""
+        if self.minmax_lr is not None:
+            return self.minmax_lr
+        return _SCALE_RATE[bits] / max(1, self.iters) if self.start == "gptq" else self.learning_rate(bits)
+
+    @property
+    def reads_text(self) -> bool:
+        """Whether the calibration text has an effect."""
+        return self.iters > 0 or self.start != "range"
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)

@@ -162,7 +162,7 @@ def run_flops(tree: ModelTree, recipe: Recipe) -> float:
     hidden size H, and three times as much in a step. Without steps only the activations remain; plain rounding does not
     need them either.
     """
-    if recipe.iters == 0 and not recipe.search_scale:
+    if not recipe.reads_text:
         return 0.0
     step = recipe.batch_size * recipe.accumulate * recipe.seqlen
     activations = 2 * recipe.samples * recipe.seqlen

@@ -19,12 +19,20 @@ from core.home import private_folder
 from core.model.block_runner import BlockCall, BlockChain, products_in
 from core.model.skeleton import Skeleton
 from core.model.tree import LayerPlan
-from core.quant.grid_groups import divided, expert_tokens, group_rows, make_grid, recorded_parameters
+from core.quant.grid_groups import (
+    divided,
+    expert_tokens,
+    group_rows,
+    make_grid,
+    parameters_with_start,
+    recorded_parameters,
+)
 from core.quant.input_statistics import InputStatistics
 from core.quant.parameter_grid import GridRows, ParameterGrid, joined
 from core.quant.prepare import ResolvedSettings
 from core.quant.sample_activations import SampleActivations, Side
 from core.quant.signround import Tuning, TuningResult, tune_block
+from core.quant.start.gram import GramMatrices
 from core.report.experts import MixtureTokens
 from core.spec import JobSpec
 
@@ -94,9 +102,15 @@ def quantize_block(
             advance(job, block, module, activation_sets[0], "original")
         for activations in activation_sets[1:]:
             advance(job, block, module, activations, "original")
+        grams = GramMatrices({working[name]: count for name, count in parameters_with_start(pieces, job.spec).items()})
+        if grams.wanted:
+            with grams.recording():
+                observe(job, block, module, activation_sets[0])
         _use_shared(job, block)
         layers = [
-            make_grid(group, originals[group.parameter], working[group.parameter], recorded, job.spec, job.min_zero)
+            make_grid(
+                group, originals[group.parameter], working[group.parameter], recorded, grams, job.spec, job.min_zero
+            )
             for group in divided(pieces, recorded, working, job.spec)
         ]
         originals.clear()  # the grids hold what they need
@@ -133,6 +147,13 @@ def advance(job: BlockJob, block: int, module: nn.Module, activations: SampleAct
         hidden, call = activations.inputs(job.chain, block, part, side, job.resolved.torch_device)
         activations.write(job.chain, block, part, side, forward(job, call, module, hidden))
     activations.release(job.chain, block, side)
+
+
+def observe(job: BlockJob, block: int, module: nn.Module, activations: SampleActivations) -> None:
+    """Run a block on the activations of the quantized model, which stay as they are."""
+    for part in activations.slices():
+        hidden, call = activations.inputs(job.chain, block, part, "quantized", job.resolved.torch_device)
+        forward(job, call, module, hidden)
 
 
 def forward(job: BlockJob, call: BlockCall, module: nn.Module, hidden: Tensor) -> list[Tensor]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import groupby
 
 import torch
 from torch import Tensor, nn
@@ -14,8 +15,13 @@ from core.model.slices import ParameterSlice
 from core.model.tree import LayerPlan
 from core.quant.grid import new_grid
 from core.quant.input_statistics import InputStatistics
+from core.quant.level_grid import level_grid
 from core.quant.parameter_grid import GridRows, ParameterGrid, RowPlaces
 from core.quant.rtn import search_scale, searchable
+from core.quant.start.gram import GramMatrices
+from core.quant.start.layer import start_layer
+from core.quant.start.levels import Levels, joined_levels
+from core.quant.tuned_grid import TunedGrid
 from core.recipes import Recipe
 from core.report.experts import MixtureTokens
 from core.schemes import LayerScheme
@@ -114,15 +120,17 @@ def make_grid(
     original: Tensor,
     parameter: nn.Parameter,
     recorded: InputStatistics,
+    grams: GramMatrices,
     spec: JobSpec,
     min_zero: int,
 ) -> ParameterGrid:
-    """Return the grid of a group.
+    """Return the grid of a group. One with a start leaves the weights of plain rounding in the parameter.
 
     Args:
         original: the parameter in the dtype of the checkpoint.
         parameter: the parameter in the dtype of the matrix products.
         recorded: inputs of the parameter.
+        grams: Gram matrices of its inputs, for a grid with a start.
     """
     recipe, item = spec.recipe, group.rows[0].item
     scheme = _grid_scheme(spec, item)
@@ -130,8 +138,16 @@ def make_grid(
     weight = places.read(original).contiguous()  # each pass of the compiled loops would copy it otherwise
     importance = recorded.mean_squares(parameter) if _weighed(recipe, scheme) or not group.tuned else None
     known = [None if importance is None else importance[_expert(part)] for part in group.rows]
+    if has_start(recipe, scheme) and group.tuned:
+        plain = places.read(parameter.data)
+        new_grid(weight, scheme, min_zero=min_zero).quantize_into(plain)
+        places.write(parameter.data, plain)
+        levels = _start(group, weight, scheme, parameter, grams, min_zero)
+        grid: TunedGrid = level_grid(levels)
+        rate = recipe.range_rate(item.scheme.bits)
+        return ParameterGrid(grid, parameter, places, list(group.rows), rate, True, recorded.grouped(parameter))
     searched = None
-    if searchable(scheme) and (recipe.search_scale or not group.tuned):
+    if searchable(scheme) and (recipe.start != "range" or not group.tuned):
         parts = zip(group.rows, known, strict=True)
         searched = torch.cat([search_scale(weight[part.start : part.stop], scheme, inputs) for part, inputs in parts])
     bits = item.scheme.bits
@@ -148,14 +164,40 @@ def make_grid(
     return ParameterGrid(grid, parameter, places, list(group.rows), recipe.range_rate(bits), group.tuned, grouped)
 
 
+def has_start(recipe: Recipe, scheme: LayerScheme) -> bool:
+    """Return whether the integers of a layer are found from the Gram matrix of its inputs."""
+    return recipe.start == "gptq" and not scheme.type
+
+
+def parameters_with_start(groups: list[RowGroup], spec: JobSpec) -> dict[str, int]:
+    """Return the parameters whose Gram matrices are needed, with their numbers of experts."""
+    return {
+        group.parameter: _count_experts(groups, group.parameter)
+        for group in groups
+        if has_start(spec.recipe, _grid_scheme(spec, group.rows[0].item))
+    }
+
+
+def _start(
+    group: RowGroup, weight: Tensor, scheme: LayerScheme, parameter: Tensor, grams: GramMatrices, min_zero: int
+) -> Levels:
+    """Return the levels of a group; rows of one expert are started together, since they have the same inputs."""
+    parts = []
+    for expert, members in groupby(group.rows, key=_expert):
+        rows = list(members)
+        part = weight[rows[0].start : rows[-1].stop].float()
+        parts.append(start_layer(part, scheme, grams.of(parameter, expert), min_zero))
+    return joined_levels(parts)
+
+
 def _weighed(recipe: Recipe, scheme: LayerScheme) -> bool:
     """Return whether the search for the layer's scales is weighted by the mean square of each input.
 
     For block types it always is, unless the recipe uses no calibration text.
     """
     if scheme.type:
-        return recipe.search_scale or recipe.iters > 0
-    return recipe.search_scale and searchable(scheme)
+        return recipe.reads_text
+    return recipe.start != "range" and searchable(scheme)
 
 
 def _grid_scheme(spec: JobSpec, item: LayerPlan) -> LayerScheme:

@@ -58,7 +58,7 @@ def quantize_head(job: BlockJob, item: LayerPlan, activations: SampleActivations
     """
     skeleton, name = job.skeleton, item.linear.name
     weight = read_linear(skeleton.store, skeleton.tree, item.linear).to(job.resolved.torch_device)
-    if job.spec.recipe.iters == 0 and not job.spec.recipe.search_scale:
+    if not job.spec.recipe.reads_text:
         return new_grid(weight, item.scheme, min_zero=job.min_zero).freeze(name)
     moments = input_moments(job, activations, item.linear.in_features)
     searched = None

@@ -18,6 +18,7 @@ from torch import Tensor
 from core.control import ShouldStop
 from core.errors import Cancelled
 from core.quant.expert_steps import ExpertSteps
+from core.quant.level_grid import LevelGrid
 from core.quant.parameter_grid import ParameterGrid
 
 FIXED_SAMPLES = 8
@@ -119,17 +120,22 @@ def tune_block(
             losses = [loss_of(index).item() * len(index) for index in fixed]
         return sum(losses) / sum(len(index) for index in fixed)
 
+    started = [layer for layer in layers if isinstance(layer.grid, LevelGrid)]  # their parameters have plain rounding
     for layer in layers:
-        _write(layer)
+        if not isinstance(layer.grid, LevelGrid):
+            _write(layer)
     before = judge()
-    best, odd = _Best(0, before, []), 0
+    for layer in started:
+        _write(layer)
+    begun = judge() if started else before
+    best, odd = _Best(0, begun, []), 0
     tuned = [layer for layer in layers if layer.tuned]
     if tuning.iterations and tuned:
         best, odd = _descend(
             tuned,
             loss_of,
             judge,
-            before,
+            begun,
             BatchSampler(samples, tuning.batch, tuning.seed),
             tuning,
             on_loss,

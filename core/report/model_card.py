@@ -22,8 +22,12 @@ CARD = "README.md"
 _DEMO_MODEL = "HuggingFaceTB/SmolLM2-135M-Instruct"
 _DEMO_LICENSE = "apache-2.0"
 _ENGINES = 4
-_UNTUNED = {False: "plain rounding", True: "plain rounding after a search for each scale"}
-"""Description of a recipe without tuning steps, by whether it searches scales."""
+_UNTUNED = {
+    "range": "plain rounding",
+    "search": "plain rounding after a search for each scale",
+    "gptq": "rounding with error feedback (GPTQ) and scales fitted by least squares",
+}
+"""Description of a recipe without tuning steps, by its start."""
 _FILE_TAGS = frozenset({
     "text-generation", "transformers", "safetensors", "gguf", "llama-cpp", "gguf-my-repo", "auto-round", "awq", "gptq",
 })  # fmt: skip
@@ -153,9 +157,11 @@ def _description(report: Mapping[str, Any], format_name: str) -> str:
 def _method(report: Mapping[str, Any]) -> str:
     """Return a description of the method used for this checkpoint."""
     recipe = _mapping(_mapping(report.get("settings")).get("recipe"))
+    if recipe.get("start") == "gptq" and recipe.get("iters") != 0:
+        return ", which rounds with error feedback (GPTQ) and tunes the scales against the original's outputs"
     if recipe.get("iters") != 0:
         return ", which tunes the rounding of each block against the original's outputs (SignRound, arXiv 2309.05516)"
-    return f" with {_UNTUNED[bool(recipe.get('search_scale'))]}"
+    return f" with {_UNTUNED[str(recipe.get('start', 'range'))]}"
 
 
 def _facts(report: Mapping[str, Any]) -> list[tuple[str, str]]:
@@ -165,7 +171,7 @@ def _facts(report: Mapping[str, Any]) -> list[tuple[str, str]]:
     method = f"{recipe.get('name') or 'custom'}"
     if isinstance(steps, int):
         samples = f" of {recipe.get('batch_size')} samples, {recipe.get('seqlen')} tokens each"
-        method += f": {steps} steps{samples}" if steps else f": {_UNTUNED[bool(recipe.get('search_scale'))]}"
+        method += f": {steps} steps{samples}" if steps else f": {_UNTUNED[str(recipe.get('start', 'range'))]}"
     rows = [
         ("base model", _plain(str(report.get("model", "")))),
         ("architecture", str(report.get("architecture", ""))),

@@ -40,8 +40,8 @@ def test_every_bundled_recipe_loads_and_says_what_it_is_for(name: str) -> None:
 
 def test_plain_rounding_has_no_steps() -> None:
     assert recipes.load("rtn").iters == recipes.load("opt-rtn").iters == 0
-    assert recipes.load("opt-rtn").search_scale is True
-    assert recipes.load("rtn").search_scale is False
+    assert recipes.load("opt-rtn").start == "search"
+    assert recipes.load("rtn").start == "range"
 
 
 def test_overrides_replace_and_none_does_not() -> None:
@@ -55,7 +55,7 @@ def test_the_range_rate_follows_the_rounding_rate_unless_given() -> None:
 
 
 def test_a_recipe_comes_back_from_its_file(tmp_path: Path) -> None:
-    recipe = Recipe("mine", "For me.", iters=7, lr=0.25, search_scale=True)
+    recipe = Recipe("mine", "For me.", iters=7, lr=0.25, start="search")
     write_json(tmp_path / "mine.json", recipe.to_json())
     assert recipes.load(str(tmp_path / "mine.json")) == recipe
 
@@ -65,7 +65,7 @@ def test_a_recipe_comes_back_from_its_file(tmp_path: Path) -> None:
     [
         {"iters": -3}, {"iters": 1.5}, {"iters": True}, {"iters": "10"}, {"samples": 0}, {"seqlen": 0},
         {"batch_size": 0}, {"accumulate": 0}, {"lr": 0}, {"lr": -1}, {"lr": math.nan}, {"lr": math.inf}, {"lr": True},
-        {"lr": "fast"}, {"minmax_lr": 11}, {"low_bit_lr_scale": 0}, {"search_scale": "yes"},
+        {"lr": "fast"}, {"minmax_lr": 11}, {"low_bit_lr_scale": 0}, {"start": "yes"},
     ],
 )  # fmt: skip
 def test_values_out_of_range_are_refused(values: dict[str, Any]) -> None:

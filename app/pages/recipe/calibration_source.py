@@ -46,7 +46,7 @@ def named(kind: str, written: str) -> str:
 def use_text(recipe: Recipe) -> str:
     """Return the text about the number of tokens that a run uses."""
     tokens = recipe.samples * recipe.seqlen
-    if recipe.iters == 0 and not recipe.search_scale:
+    if not recipe.reads_text:
         return "Plain rounding does not use calibration text."
     return f"A run uses {recipe.samples:,} rows of {recipe.seqlen:,} tokens: {tokens:,} tokens."
 

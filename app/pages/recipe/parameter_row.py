@@ -9,7 +9,7 @@ from typing import Any
 
 from PySide6.QtCore import QEvent, QObject, QSize, Qt, Signal
 from PySide6.QtGui import QKeyEvent, QPainter, QPaintEvent
-from PySide6.QtWidgets import QCheckBox, QHBoxLayout, QLineEdit, QPushButton, QVBoxLayout, QWidget
+from PySide6.QtWidgets import QCheckBox, QComboBox, QHBoxLayout, QLineEdit, QPushButton, QVBoxLayout, QWidget
 
 from app.pages.recipe import parameters
 from app.pages.recipe.parameters import Parameter
@@ -42,12 +42,17 @@ class ParameterRow(QWidget):
         self._dot = _Dot(theme, self)
         self._switch: QCheckBox | None = None
         self._field: QLineEdit | None = None
+        self._choice: QComboBox | None = None
         head = QHBoxLayout()
         head.setSpacing(8)
         head.addWidget(self._dot)
         if parameter.kind == "switch":
             self._switch = self._make_switch()
             head.addWidget(self._switch)
+        elif parameter.kind == "choice":
+            self._choice = self._make_choice()
+            head.addWidget(self._make_label(theme, self._choice))
+            head.addWidget(self._choice)
         else:
             self._add_field(theme, head)
         head.addStretch(1)
@@ -93,7 +98,7 @@ class ParameterRow(QWidget):
 
     def stops(self) -> list[QWidget]:
         """Return the focusable widgets in reading order."""
-        return [widget for widget in (self._switch, self._field, self._reset) if widget is not None]
+        return [widget for widget in (self._switch, self._choice, self._field, self._reset) if widget is not None]
 
     def show_value(self, value: Any, default: Any, recipe: Recipe) -> None:
         """Show the value and the default; `recipe` gives the value of an empty rate.
@@ -105,6 +110,8 @@ class ParameterRow(QWidget):
         self._value, self._default, self._recipe = value, default, recipe
         if self._switch is not None:
             self._switch.setChecked(bool(value))
+        if self._choice is not None:
+            self._choice.setCurrentIndex(self._choice.findData(value))
         if self._field is not None:
             self._field.setPlaceholderText(parameters.automatic(self._parameter, recipe))
             typed = parameters.parse(self._parameter, self._field.text())
@@ -132,6 +139,23 @@ class ParameterRow(QWidget):
         switch.clicked.connect(lambda on: self.turned.emit(on))
         return switch
 
+    def _make_choice(self) -> QComboBox:
+        choice = QComboBox(self)
+        choice.setObjectName(f"parameter-{self._parameter.key}")
+        choice.setAccessibleName(self._parameter.label)
+        choice.setAccessibleDescription(self._parameter.explanation)
+        for value, text in self._parameter.choices:
+            choice.addItem(text, value)
+        choice.activated.connect(lambda index: self.turned.emit(choice.itemData(index)))
+        return choice
+
+    def _make_label(self, theme: Theme, field: QWidget) -> TintedLabel:
+        label = TintedLabel(theme, self._parameter.label, parent=self)
+        label.setBuddy(field)
+        names = (other.label for other in parameters.PARAMETERS if other.kind != "switch")
+        label.setMinimumWidth(max(label.fontMetrics().horizontalAdvance(name) + 2 for name in names))
+        return label
+
     def _add_field(self, theme: Theme, head: QHBoxLayout) -> None:
         parameter = self._parameter
         field = QLineEdit(self)
@@ -147,12 +171,8 @@ class ParameterRow(QWidget):
         field.textEdited.connect(self._typed)
         field.editingFinished.connect(self._settle)
         field.installEventFilter(self)
-        label = TintedLabel(theme, parameter.label, parent=self)
-        label.setBuddy(field)
-        names = (other.label for other in parameters.PARAMETERS if other.kind != "switch")
-        label.setMinimumWidth(max(label.fontMetrics().horizontalAdvance(name) + 2 for name in names))
         self._field = field
-        head.addWidget(label)
+        head.addWidget(self._make_label(theme, field))
         head.addWidget(field)
         if parameter.unit:
             head.addWidget(TintedLabel(theme, parameter.unit, role="muted", parent=self))

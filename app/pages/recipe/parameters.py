@@ -14,7 +14,7 @@ from core.recipes import Recipe
 from core.spec import JobSpec
 from core.wording import figure
 
-Kind = Literal["whole", "rate", "switch"]
+Kind = Literal["whole", "rate", "switch", "choice"]
 _THOUSANDS = re.compile(r"\d{1,3}([, \u00a0\u202f]\d{3})+", re.ASCII)
 
 
@@ -25,8 +25,9 @@ class Parameter:
     Attributes:
         key: the field of `Recipe`; of the choices and of `JobSpec` if `of_job`.
         label, unit, explanation: texts of the row; the explanation is one line.
-        kind: an integer, a rate (a number or empty for automatic), or a boolean.
+        kind: an integer, a rate (a number or empty for automatic), a boolean, or one of `choices`.
         low, high: the range of a number.
+        choices: values and their texts.
     """
 
     key: str
@@ -37,6 +38,7 @@ class Parameter:
     low: float = 0
     high: float = 0
     of_job: bool = False
+    choices: tuple[tuple[str, str], ...] = ()
 
 
 PARAMETERS = (
@@ -56,8 +58,9 @@ PARAMETERS = (
               "Samples per forward pass. Larger batches need more memory.", 1, 100_000),
     Parameter("accumulate", "Accumulate", "batches", "whole",
               "Gradient accumulation: a larger effective batch in the same memory.", 1, 100_000),
-    Parameter("search_scale", "Scale search", "", "switch",
-              "Searches the initial scale of each group; helps symmetric layers of up to 4 bits."),
+    Parameter("start", "Start", "", "choice",
+              "What tuning starts from. With GPTQ, the integers are found first, and tuning adjusts the scales.",
+              choices=(("range", "Rounding to nearest"), ("search", "Searched scales"), ("gptq", "GPTQ"))),
     Parameter("seed", "Seed", "", "whole",
               "Random seed for the order of the calibration samples.", 0, 2**63 - 1, of_job=True),
     Parameter("low_memory", "Low memory", "", "switch",
@@ -116,6 +119,8 @@ def shown(value: Any) -> str:
 
 def spoken(parameter: Parameter, value: Any) -> str:
     """Return the text of a value in a sentence: `40`, `on`, `automatic`."""
+    if parameter.kind == "choice":
+        return dict(parameter.choices)[value]
     if isinstance(value, bool):
         return "on" if value else "off"
     return "automatic" if value is None else shown(value)

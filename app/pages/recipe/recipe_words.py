@@ -44,7 +44,7 @@ def title_of(recipe: Recipe) -> str:
 def effort(recipe: Recipe) -> str:
     """Return the amount of tuning, one of `_EFFORTS`, from the steps and the number of tokens."""
     if recipe.iters == 0:
-        return "searched" if recipe.search_scale else "rounded"
+        return {"range": "rounded", "search": "searched", "gptq": "short"}[recipe.start]
     if recipe.iters < 50 or recipe.samples * recipe.seqlen < _FEW_TOKENS:
         return "short"
     return "medium" if recipe.iters < 150 else "full" if recipe.iters < 500 else "long"

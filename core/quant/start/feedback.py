@@ -21,6 +21,8 @@ DAMPING = 0.01
 _BLOCK = 96
 """Columns that are rounded before their errors are spread over the rest by one matrix product."""
 _TRIES = 6
+_ON_CPU = "cpu"
+"""Type of the devices with compiled loops."""
 
 
 @torch.no_grad()
@@ -59,7 +61,7 @@ def _round_block(
     begin: int,
     end: int,
 ) -> None:
-    if work.device.type == "cpu":
+    if work.device.type == _ON_CPU:
         arrays = (
             work.numpy(),
             levels.numpy(),

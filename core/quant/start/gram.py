@@ -6,7 +6,7 @@ Weights that get the same inputs, such as those of the query, key and value proj
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import torch
 from torch import Tensor
@@ -28,8 +28,13 @@ class GramMatrices:
         self._leaders: dict[Tensor, Tensor] = {}
         self._last: tuple[Tensor, Tensor] | None = None
 
+    @property
+    def wanted(self) -> bool:
+        """Whether there is a parameter whose inputs are recorded."""
+        return bool(self._experts)
+
     @contextlib.contextmanager
-    def recording(self):  # type: ignore[no-untyped-def]
+    def recording(self) -> Iterator[None]:
         """Record the inputs of all products in this context."""
         with ProductObserver(self._experts, self._record):
             yield

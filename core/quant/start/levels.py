@@ -43,6 +43,18 @@ class Levels:
         return (centered.view(len(centered), -1, self.group) * self.scale[rows].unsqueeze(-1)).view(centered.shape)
 
 
+def joined_levels(parts: list[Levels]) -> Levels:
+    """Return the rows of several matrices with the same scheme as one."""
+    if len(parts) == 1:
+        return parts[0]
+    return Levels(
+        parts[0].scheme,
+        torch.cat([part.levels for part in parts]),
+        torch.cat([part.scale for part in parts]),
+        torch.cat([part.zero for part in parts]),
+    )
+
+
 def damped(gram: Tensor, share: float) -> Tensor:
     """Return a copy of a Gram matrix [in, in] with a share of its mean diagonal added to the diagonal.
 

@@ -41,7 +41,7 @@ def test_the_operations_of_a_run_equal_the_formula(tree: ModelTree) -> None:
 
 def test_plain_rounding_needs_no_operations_and_a_search_only_forward_passes(tree: ModelTree) -> None:
     assert run_flops(tree, replace(RECIPE, iters=0)) == 0
-    searched = run_flops(tree, replace(RECIPE, iters=0, search_scale=True))
+    searched = run_flops(tree, replace(RECIPE, iters=0, start="search"))
     assert 0 < searched < run_flops(tree, replace(RECIPE, iters=1))
 
 

@@ -57,7 +57,7 @@ def test_experts_that_are_not_tuned_keep_rounding_with_searched_scales(
 ) -> None:
     monkeypatch.setattr(grid_groups, "FEW_TOKENS", 1 << 40)
     done_of(tmp_path, "qwen3_moe", bits=3, output="many")
-    run(spec_of(tmp_path / "model", tmp_path, bits=3, iters=0, search_scale=True, output="searched"), tmp_path)
+    run(spec_of(tmp_path / "model", tmp_path, bits=3, iters=0, start="search", output="searched"), tmp_path)
     tuned, searched = (open_checkpoint(tmp_path / folder) for folder in ("many", "searched"))
     name = "model.layers.0.mlp.experts.1.gate_proj"
     assert all(torch.equal(a, b) for a, b in zip(tuned.layer(name).parts(), searched.layer(name).parts(), strict=True))

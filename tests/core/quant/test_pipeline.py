@@ -48,7 +48,7 @@ def spec_of(model: Path, folder: Path, **changes: Any) -> JobSpec:
     text = folder / "text.txt"
     text.write_text(TEXT, encoding="utf-8")
     small: dict[str, Any] = {"iters": 8, "samples": 8, "seqlen": 32, "batch_size": 4, "lr": 0.05}
-    small.update({key: changes.pop(key) for key in list(changes) if key in small or key == "search_scale"})
+    small.update({key: changes.pop(key) for key in list(changes) if key in small or key == "start"})
     recipe = recipes.load(changes.pop("recipe", "quick"), **small)
     default = LayerScheme(changes.pop("bits", 4), changes.pop("group_size", 32), changes.pop("sym", True))
     bits_map = BitsMap(default, rules=changes.pop("rules", ()))
@@ -169,14 +169,14 @@ def test_a_group_that_does_not_fit_falls_back_and_says_so(model: Path, tmp_path:
 
 def test_opt_rtn_searches_and_needs_no_steps(model: Path, tmp_path: Path) -> None:
     spec = spec_of(model, tmp_path, recipe="opt-rtn", bits=2, iters=0)
-    assert spec.recipe.search_scale
+    assert spec.recipe.start == "search"
     plain = report_of(run(spec_of(model, tmp_path, bits=2, iters=0, output="plain"), tmp_path))
     found = report_of(run(spec, tmp_path))
     assert found["blocks"][0]["loss_after"] < plain["blocks"][0]["loss_after"]
 
 
 def test_a_search_can_be_the_start_of_tuning(model: Path, tmp_path: Path) -> None:
-    report = report_of(run(spec_of(model, tmp_path, bits=2, search_scale=True), tmp_path))
+    report = report_of(run(spec_of(model, tmp_path, bits=2, start="search"), tmp_path))
     assert all(block["loss_after"] < block["loss_before"] for block in report["blocks"])
 
 

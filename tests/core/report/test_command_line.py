@@ -120,7 +120,7 @@ def test_a_derived_rate_is_expressed_with_another_recipe() -> None:
 
 
 def test_a_recipe_that_options_cannot_express_is_written_to_a_file(tmp_path: Path) -> None:
-    recipe = replace(recipes.load("quick"), search_scale=True)
+    recipe = replace(recipes.load("quick"), start="search")
     command = written(command_of(replace(SPEC, recipe=recipe), tmp_path))
     assert list(command.files) == [tmp_path / "recipe.json"]
     assert parsed(command).recipe == recipe

@@ -59,9 +59,9 @@ def test_a_rounded_embedding_is_not_called_equal(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("recipe", "description"),
     [
-        ({"iters": 50, "search_scale": True}, "by Bitwright, which tunes the rounding"),
+        ({"iters": 50, "start": "search"}, "by Bitwright, which tunes the rounding"),
         ({"iters": 0}, "by Bitwright with plain rounding. "),
-        ({"iters": 0, "search_scale": True}, "by Bitwright with plain rounding after a search for each scale. "),
+        ({"iters": 0, "start": "search"}, "by Bitwright with plain rounding after a search for each scale. "),
     ],
 )
 def test_the_description_matches_the_recipe(tmp_path: Path, recipe: dict[str, Any], description: str) -> None:

@@ -37,7 +37,7 @@ def test_every_parameter_explains_itself_in_a_line(parameter: Parameter) -> None
 
 @pytest.mark.parametrize(
     "parameter",
-    [parameter for parameter in PARAMETERS if parameter.kind != "switch"],
+    [parameter for parameter in PARAMETERS if parameter.kind in ("whole", "rate")],
     ids=lambda parameter: parameter.key,
 )
 def test_the_limits_of_the_table_are_those_of_core(parameter: Parameter) -> None:
@@ -52,9 +52,15 @@ def test_the_limits_of_the_table_are_those_of_core(parameter: Parameter) -> None
         parameters.check(parameter, recipe, parameter.low - 1)
 
 
+def test_the_choices_of_the_start_are_those_of_core() -> None:
+    start = next(parameter for parameter in PARAMETERS if parameter.key == "start")
+    assert tuple(value for value, _ in start.choices) == recipes.STARTS
+    assert parameters.spoken(start, "gptq") == "GPTQ"
+
+
 @pytest.mark.parametrize("parameter", PARAMETERS, ids=lambda parameter: parameter.key)
 def test_what_is_shown_is_read_back(parameter: Parameter) -> None:
-    if parameter.kind == "switch":
+    if parameter.kind not in ("whole", "rate"):
         return
     for name in recipes.NAMES:
         value = parameters.default_of(parameter, recipes.load(name))
