@@ -31,7 +31,7 @@ from safetensors.torch import save_file
 
 from core.calibration.text import BUILTIN, documents
 from core.events import ignore_event
-from tests.benchmarks.against_peer import BIN, measured
+from tests.benchmarks.measured_run import BIN, measured
 from tests.benchmarks.small_models import VOCABULARY, train_tokenizer
 
 TOP_K, SEQLEN, BATCH = 4, 256, 8

@@ -18,7 +18,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 
-from tests.benchmarks.against_peer import BIN, measured
+from tests.benchmarks.measured_run import BIN, measured
 from tests.core import tiny_model
 
 WIDTH, INNER = 512, 1408

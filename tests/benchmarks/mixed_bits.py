@@ -22,7 +22,7 @@ from core.api.planning import plan
 from core.bitsmap import BitsMap, Rule
 from core.schemes import LayerScheme
 from core.sensitivity.table import SensitivityTable
-from tests.benchmarks.against_peer import BIN, Figures, measured, perplexity_of
+from tests.benchmarks.measured_run import BIN, Figures, measured, perplexity_of
 
 HERE = Path(__file__).resolve().parent
 GROUP = 64

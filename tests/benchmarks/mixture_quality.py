@@ -36,7 +36,7 @@ from torch import Tensor, nn
 from core.calibration.text import BUILTIN, documents
 from core.events import ignore_event
 from core.inference import evaluate
-from tests.benchmarks.against_peer import BIN, checkpoint_in, measured
+from tests.benchmarks.measured_run import BIN, checkpoint_in, measured
 
 SAMPLES, SEQLEN, BATCH, ITERATIONS = 64, 256, 8, 50
 SCHEMES = {"w4g64": (4, 64), "w2g32": (2, 32)}

@@ -1,13 +1,14 @@
-"""Training of two small models on the bundled calibration text: a mixture of experts and a hybrid.
+"""Training of small models on the bundled calibration text: a mixture of experts, a hybrid and a Llama.
 
-Run manually; about five minutes for each model on an otherwise idle machine with two cores:
+Run manually; on an otherwise idle machine with two cores, each of the first two takes about five minutes, and the Llama
+about half an hour:
 
     python3 packaging/bootstrap.py exec --extra test env PYTHONPATH=. python tests/benchmarks/small_models.py WORK
 
-Writes WORK/mixture (Qwen3-MoE, 28 M weights, 16 experts of which 4 process a token) and WORK/hybrid (Qwen 3.5 text,
-9 M weights, three blocks with Gated DeltaNet for each block with full attention) and prints the perplexity on the
-bundled evaluation text. The experts of a trained mixture differ, and the router uses them unequally: comparisons of
-quantization errors need this, and random weights do not have it.
+Writes WORK/mixture (Qwen3-MoE, 28 M weights, 16 experts of which 4 process a token), WORK/hybrid (Qwen 3.5 text, 9 M
+weights, three blocks with Gated DeltaNet for each block with full attention) and WORK/llama (26 M weights), and prints
+the perplexity on the bundled evaluation text. The experts of a trained mixture differ, and the router uses them
+unequally: comparisons of quantization errors need this, and random weights do not have it.
 """
 
 from __future__ import annotations
@@ -55,7 +56,17 @@ def hybrid_config() -> Any:
     )  # fmt: skip
 
 
-CONFIGS = {"mixture": mixture_config, "hybrid": hybrid_config}
+def llama_config() -> Any:
+    """Return the config of the Llama, whose embeddings are tied."""
+    from transformers import LlamaConfig
+
+    return LlamaConfig(
+        vocab_size=VOCABULARY, hidden_size=512, num_hidden_layers=8, num_attention_heads=8, num_key_value_heads=4,
+        intermediate_size=1408, tie_word_embeddings=True, max_position_embeddings=2048, bos_token_id=0, eos_token_id=0,
+    )  # fmt: skip
+
+
+CONFIGS = {"mixture": mixture_config, "hybrid": hybrid_config, "llama": llama_config}
 
 
 def train_tokenizer(texts: list[str]) -> Any:

@@ -1,0 +1,166 @@
+"""Configurations that the benchmark compares, such as `ours:light:w4g64`, and their command lines."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from core.bitsmap import BitsMap, Rule
+from core.schemes import UNTOUCHED, LayerScheme
+from tests.benchmarks.measured_run import BIN
+
+OURS, PEER = "ours", "peer"
+PEER_RECIPES: dict[str, tuple[str, list[str]]] = {
+    "light": ("auto-round-light", []),
+    "default": ("auto-round", []),
+    "best": ("auto-round-best", []),
+    "alg_ext": ("auto-round", ["--enable_alg_ext"]),
+    "best_alg_ext": ("auto-round-best", ["--enable_alg_ext"]),
+    "rtn": ("auto-round-rtn", []),
+    "opt_rtn": ("auto-round-opt-rtn", []),
+}
+"""Recipe in a configuration: program of auto-round and its additional options."""
+PEER_SCHEDULES = {
+    "light": (50, 128, 2048, 8), "default": (200, 128, 2048, 8), "best": (1000, 512, 2048, 8),
+    "alg_ext": (200, 128, 2048, 8), "best_alg_ext": (1000, 512, 2048, 8),
+    "rtn": (0, 1, 2048, 8), "opt_rtn": (0, 128, 2048, 8),
+}  # fmt: skip
+"""Iterations, samples, tokens per sample and batch size of the peer's recipes (RECIPES in its cli/main.py)."""
+_FORM = re.compile(rf"({OURS}|{PEER}):([\w.-]+):w(\d)g(\d+)")
+
+
+@dataclass(frozen=True)
+class Configuration:
+    """A side, the name of one of its recipes, and a symmetric scheme."""
+
+    side: str
+    recipe: str
+    bits: int
+    group_size: int
+
+    @property
+    def scheme(self) -> str:
+        """Name of the scheme, such as w4g64."""
+        return f"w{self.bits}g{self.group_size}"
+
+    def __str__(self) -> str:
+        return f"{self.side}:{self.recipe}:{self.scheme}"
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Settings that override those of both sides' recipes; None keeps a recipe's own value.
+
+    Attributes:
+        blocks: numbers of the blocks that are quantized; () for all.
+    """
+
+    iters: int | None = None
+    samples: int | None = None
+    seqlen: int | None = None
+    batch_size: int | None = None
+    lr: float | None = None
+    blocks: tuple[int, ...] = ()
+
+    def label(self) -> str:
+        """Return the settings as a part of a file name; "" if nothing is overridden."""
+        pairs = (
+            ("i", self.iters), ("s", self.samples), ("l", self.seqlen), ("b", self.batch_size), ("lr", self.lr),
+            ("blocks", ".".join(map(str, self.blocks)) or None),
+        )  # fmt: skip
+        return "".join(f"-{key}{value}" for key, value in pairs if value is not None)
+
+
+def parse(text: str) -> Configuration:
+    """Return the configuration in a text such as `peer:alg_ext:w2g64`.
+
+    Raises:
+        ValueError: the text has another form, or names a recipe that the peer does not have.
+    """
+    found = _FORM.fullmatch(text)
+    if not found:
+        raise ValueError(f"{text!r} is not of the form ours:RECIPE:w4g64 or peer:RECIPE:w4g64.")
+    side, recipe, bits, group_size = found.groups()
+    if side == PEER and recipe not in PEER_RECIPES:
+        raise ValueError(f"{recipe!r} is not a recipe of the peer. Use one of {', '.join(PEER_RECIPES)}.")
+    return Configuration(side, recipe, int(bits), int(group_size))
+
+
+def run_name(model: str, configuration: Configuration, settings: Settings, repeat: int) -> str:
+    """Return the name of a run, which identifies it in the results and is the name of its output folder."""
+    return f"{model}-{configuration}".replace(":", "-") + f"{settings.label()}-r{repeat}"
+
+
+def in_alternation(configurations: list[Configuration], repeats: int) -> list[tuple[int, Configuration]]:
+    """Return the runs in order: every repeat has all configurations, in reversed order in every other repeat.
+
+    A drift of the machine's speed then does not favor one side.
+    """
+    return [
+        (repeat, configuration)
+        for repeat in range(repeats)
+        for configuration in (configurations[::-1] if repeat % 2 else configurations)
+    ]
+
+
+def command(
+    configuration: Configuration, settings: Settings, model: Path, texts: Path, output: Path, peer: Path, repeat: int
+) -> list[str]:
+    """Return the command line of a run, after writing the bits map that it may need beside `output`.
+
+    Args:
+        peer: environment of the peer.
+        repeat: number of the repetition, which sets the seed of both sides.
+    """
+    if configuration.side == OURS:
+        line = [str(BIN / "bitwright"), "quantize", str(model), "--recipe", configuration.recipe, "--device", "cpu"]
+        line += ["--calibration", str(texts), "--output", str(output), *_overrides(settings, "--samples", "-")]
+        if settings.blocks:
+            bits_map = output.with_suffix(".map.json")
+            scheme = LayerScheme(configuration.bits, configuration.group_size)
+            rules = tuple(Rule(f"*.layers.{number}.*", bits=UNTOUCHED) for number in _kept_blocks(model, settings))
+            BitsMap(scheme, rules).save(bits_map)
+            line += ["--bits-map", str(bits_map)]
+        else:
+            line += ["--bits", str(configuration.bits), "--group-size", str(configuration.group_size)]
+        return [*line, "--seed", str(42 + repeat)]
+    program, options = PEER_RECIPES[configuration.recipe]
+    line = [str(peer / "bin" / program), "--model", str(model), "--bits", str(configuration.bits)]
+    line += ["--group_size", str(configuration.group_size), "--dataset", str(texts), "--device", "cpu"]
+    line += ["--format", "auto_round", "--output_dir", str(output), "--seed", str(42 + repeat), *options]
+    if settings.blocks:
+        line += ["--ignore_layers", ",".join(f"model.layers.{number}." for number in _kept_blocks(model, settings))]
+    return [*line, *_overrides(settings, "--nsamples", "_")]
+
+
+def _overrides(settings: Settings, samples: str, joint: str) -> list[str]:
+    pairs = (
+        ("--iters", settings.iters), (samples, settings.samples), ("--seqlen", settings.seqlen),
+        (f"--batch{joint}size", settings.batch_size), ("--lr", settings.lr),
+    )  # fmt: skip
+    return [part for option, value in pairs if value is not None for part in (option, str(value))]
+
+
+def _kept_blocks(model: Path, settings: Settings) -> list[int]:
+    """Return the numbers of the blocks that stay in 16 bits."""
+    count = json.loads((model / "config.json").read_text(encoding="utf-8"))["num_hidden_layers"]
+    return [number for number in range(count) if number not in settings.blocks]
+
+
+def tokens_per_block(configuration: Configuration, settings: Settings, output: Path) -> int:
+    """Return the number of tokens that pass through a block while it is tuned: iterations x batch x tokens per sample.
+
+    The values of a recipe of ours are those in the report beside `output`'s weights.
+    """
+    if configuration.side == OURS:
+        report = json.loads((output / "bitwright.json").read_text(encoding="utf-8"))
+        recipe = report["settings"]["recipe"]
+        return int(recipe["iters"] * recipe["batch_size"] * recipe["accumulate"] * recipe["seqlen"])
+    iters, _, seqlen, batch = PEER_SCHEDULES[configuration.recipe]
+    chosen = [
+        own if value is None else value
+        for value, own in ((settings.iters, iters), (settings.batch_size, batch), (settings.seqlen, seqlen))
+    ]
+    return chosen[0] * chosen[1] * chosen[2]
