@@ -13,7 +13,14 @@ import torch
 from core.calibration.text import bundled
 from core.recipes import RESOURCES
 from tests.benchmarks.versus_auto_round import configurations, material, readback, results
-from tests.benchmarks.versus_auto_round.configurations import Configuration, Settings, command, in_alternation, parse
+from tests.benchmarks.versus_auto_round.configurations import (
+    Configuration,
+    Paths,
+    Settings,
+    command,
+    in_alternation,
+    parse,
+)
 from tests.benchmarks.versus_auto_round.results import Results
 
 
@@ -24,6 +31,10 @@ def run_row(side: str, repeat: int, seconds: float, **values: Any) -> dict[str, 
         "peak_bytes": 1, "output_bytes": 1, "perplexity": 30.0, "kl_mean": 0.1, "kl_standard_error": 0.01,
         "kl_p99": 1.0, "top1": 0.9, "window_kl": [0.1, 0.1], **values,
     }  # fmt: skip
+
+
+def paths_in(folder: Path) -> Paths:
+    return Paths(folder, folder / "texts.jsonl", folder / "out-lr0.5", folder / "peer", folder / "recipes")
 
 
 def test_a_configuration_is_read_from_its_text_and_written_again() -> None:
@@ -58,7 +69,7 @@ def test_the_name_of_a_run_depends_on_everything_that_changes_its_result() -> No
 def test_the_same_settings_reach_both_command_lines(tmp_path: Path) -> None:
     settings = Settings(iters=7, samples=11, seqlen=13, batch_size=17, lr=0.5)
     lines = [
-        command(parse(text), settings, tmp_path, tmp_path / "t.jsonl", tmp_path / "out", tmp_path, 1)
+        command(parse(text), settings, paths_in(tmp_path), 1)
         for text in ("ours:light:w2g32", "peer:best_alg_ext:w2g32")
     ]
     for line, samples, batch, group in zip(
@@ -74,10 +85,19 @@ def test_the_same_settings_reach_both_command_lines(tmp_path: Path) -> None:
     assert "--enable_alg_ext" in lines[1]
 
 
+def test_a_recipe_file_in_the_work_folder_is_used_by_its_name(tmp_path: Path) -> None:
+    assert "mine" in command(parse("ours:mine:w4g64"), Settings(), paths_in(tmp_path), 0)
+    (tmp_path / "recipes").mkdir()
+    (tmp_path / "recipes" / "mine.json").write_text("{}")
+    assert str(tmp_path / "recipes" / "mine.json") in command(
+        parse("ours:mine:w4g64"), Settings(), paths_in(tmp_path), 0
+    )
+
+
 def test_blocks_that_are_not_chosen_stay_in_16_bits_on_both_sides(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text('{"num_hidden_layers": 3}')
     ours, peer = (
-        command(parse(text), Settings(blocks=(0, 2)), tmp_path, tmp_path, tmp_path / "out", tmp_path, 0)
+        command(parse(text), Settings(blocks=(0, 2)), paths_in(tmp_path), 0)
         for text in ("ours:light:w2g64", "peer:light:w2g64")
     )
     assert peer[peer.index("--ignore_layers") + 1] == "model.layers.1."

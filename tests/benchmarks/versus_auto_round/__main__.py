@@ -9,8 +9,10 @@ Run manually on an otherwise idle machine, from the root of the repository:
 `run` creates in WORK what is missing: an environment of its own for auto-round, the model in bfloat16, the calibration
 texts and two evaluation texts. It runs the configurations in alternation, prints each run, and at the end the ratios
 with their spread. Each finished run and each evaluation is a line of WORK/results.jsonl, which a later call skips.
---iters, --samples, --seqlen, --batch-size and --lr apply to both sides and override their recipes; the repetitions
-differ in the seed. Settings are chosen with `--text choose` and reported with `--text report`, the default.
+A recipe of ours is one of the product's, or NAME for a file WORK/recipes/NAME.json. The peer's are light, default,
+best, alg_ext and best_alg_ext (with --enable_alg_ext), rtn and opt_rtn. --iters, --samples, --seqlen, --batch-size and
+--lr apply to both sides and override their recipes; the repetitions differ in the seed. Settings are chosen with
+`--text choose` and reported with `--text report`, the default: the two halves of the bundled evaluation text.
 
 Both outputs are read back to plain floats without either program's reader, and evaluated by transformers in float32.
 Each output is evaluated on windows of 512 tokens; standard errors are those over windows. Peak memory is the sum of the
@@ -36,9 +38,11 @@ from tests.benchmarks.versus_auto_round.configurations import (
     PEER,
     PEER_SCHEDULES,
     Configuration,
+    Paths,
     Settings,
     command,
     in_alternation,
+    our_recipe,
     parse,
     run_name,
     tokens_per_block,
@@ -55,6 +59,7 @@ from tests.benchmarks.versus_auto_round.results import (
 )
 
 EVALUATION_SEQLEN = 512
+RECIPES = "recipes"
 READBACK = "tests.benchmarks.versus_auto_round.readback"
 
 
@@ -100,8 +105,8 @@ def run_all(options: argparse.Namespace, results: Results) -> None:
         row = results.run(name)
         if row is None:
             texts = _texts(work, label, model, configuration, settings)
-            line = command(configuration, settings, model, texts, _emptied(output), peer, repeat)
-            row = measure_run(line, output, configuration, settings)
+            paths = Paths(model, texts, _emptied(output), peer, work / RECIPES)
+            row = measure_run(command(configuration, settings, paths, repeat), output, configuration, settings)
             if row is None:
                 continue
             row = {"name": name, "model": label, "repeat": repeat, **row}
@@ -118,7 +123,7 @@ def _texts(work: Path, label: str, model: Path, configuration: Configuration, se
     if configuration.side == PEER:
         _, samples, seqlen, _ = PEER_SCHEDULES[configuration.recipe]
     else:
-        recipe = recipes.load(configuration.recipe)
+        recipe = recipes.load(our_recipe(work / RECIPES, configuration.recipe))
         samples, seqlen = recipe.samples, recipe.seqlen
     return material.calibration_texts(work, label, model, settings.samples or samples, settings.seqlen or seqlen)
 
@@ -132,7 +137,7 @@ def _emptied(output: Path) -> Path:
 
 def measure_run(line: list[str], output: Path, configuration: Configuration, settings: Settings) -> Row | None:
     """Run a command line and return its figures; None, with the end of its log on stderr, if it failed."""
-    log = output.with_suffix(".log")
+    log = output.with_name(f"{output.name}.log")
     own_home = str(output.parent.parent / "home")
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", "BITWRIGHT_HOME": own_home, "TOKENIZERS_PARALLELISM": "false"}
     figures = measured(line, log, environment)
@@ -177,9 +182,11 @@ def evaluate(options: argparse.Namespace, results: Results, original: Path, outp
         path = material.evaluation_text(options.work, text)
         line = [sys.executable, "-m", READBACK, original, output, path, EVALUATION_SEQLEN, most]
         done = subprocess.run(
-            [str(part) for part in line], check=True, capture_output=True, text=True, cwd=Path(__file__).parents[3],
+            [str(part) for part in line], check=False, capture_output=True, text=True, cwd=Path(__file__).parents[3],
             env={**os.environ, "HF_HUB_OFFLINE": "1"},
         )  # fmt: skip
+        if done.returncode:
+            raise SystemExit(f"{output} cannot be evaluated:\n{done.stderr[-2000:]}")
         row = {"name": name, "text": text, "max_windows": most, **json.loads(done.stdout.splitlines()[-1])}
         results.add(row)
         if output == original:

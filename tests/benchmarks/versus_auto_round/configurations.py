@@ -73,6 +73,31 @@ class Settings:
         return "".join(f"-{key}{value}" for key, value in pairs if value is not None)
 
 
+@dataclass(frozen=True)
+class Paths:
+    """Files and folders of a run.
+
+    Attributes:
+        model: folder of the original.
+        texts: calibration texts.
+        output: output folder of the run.
+        peer: environment of the peer.
+        recipes: folder with recipe files of ours, which need not exist.
+    """
+
+    model: Path
+    texts: Path
+    output: Path
+    peer: Path
+    recipes: Path
+
+
+def our_recipe(recipes: Path, name: str) -> str:
+    """Return the path of `name`.json in the folder of recipes, or else `name`, which is a recipe of the product."""
+    path = recipes / f"{name}.json"
+    return str(path) if path.exists() else name
+
+
 def parse(text: str) -> Configuration:
     """Return the configuration in a text such as `peer:alg_ext:w2g64`.
 
@@ -105,33 +130,35 @@ def in_alternation(configurations: list[Configuration], repeats: int) -> list[tu
     ]
 
 
-def command(
-    configuration: Configuration, settings: Settings, model: Path, texts: Path, output: Path, peer: Path, repeat: int
-) -> list[str]:
-    """Return the command line of a run, after writing the bits map that it may need beside `output`.
+def command(configuration: Configuration, settings: Settings, paths: Paths, repeat: int) -> list[str]:
+    """Return the command line of a run, after writing the bits map that it may need beside the output folder.
 
     Args:
-        peer: environment of the peer.
         repeat: number of the repetition, which sets the seed of both sides.
     """
+    model, output = str(paths.model), str(paths.output)
     if configuration.side == OURS:
-        line = [str(BIN / "bitwright"), "quantize", str(model), "--recipe", configuration.recipe, "--device", "cpu"]
-        line += ["--calibration", str(texts), "--output", str(output), *_overrides(settings, "--samples", "-")]
+        recipe = our_recipe(paths.recipes, configuration.recipe)
+        line = [str(BIN / "bitwright"), "quantize", model, "--recipe", recipe, "--device", "cpu"]
+        line += ["--calibration", str(paths.texts), "--output", output, *_overrides(settings, "--samples", "-")]
         if settings.blocks:
-            bits_map = output.with_suffix(".map.json")
+            bits_map = paths.output.with_name(f"{paths.output.name}.map.json")
             scheme = LayerScheme(configuration.bits, configuration.group_size)
-            rules = tuple(Rule(f"*.layers.{number}.*", bits=UNTOUCHED) for number in _kept_blocks(model, settings))
-            BitsMap(scheme, rules).save(bits_map)
+            kept = _kept_blocks(paths.model, settings)
+            BitsMap(scheme, tuple(Rule(f"*.layers.{number}.*", bits=UNTOUCHED) for number in kept)).save(bits_map)
             line += ["--bits-map", str(bits_map)]
         else:
             line += ["--bits", str(configuration.bits), "--group-size", str(configuration.group_size)]
         return [*line, "--seed", str(42 + repeat)]
     program, options = PEER_RECIPES[configuration.recipe]
-    line = [str(peer / "bin" / program), "--model", str(model), "--bits", str(configuration.bits)]
-    line += ["--group_size", str(configuration.group_size), "--dataset", str(texts), "--device", "cpu"]
-    line += ["--format", "auto_round", "--output_dir", str(output), "--seed", str(42 + repeat), *options]
+    line = [str(paths.peer / "bin" / program), "--model", model, "--bits", str(configuration.bits)]
+    line += ["--group_size", str(configuration.group_size), "--dataset", str(paths.texts), "--device", "cpu"]
+    line += ["--format", "auto_round", "--output_dir", output, "--seed", str(42 + repeat), *options]
     if settings.blocks:
-        line += ["--ignore_layers", ",".join(f"model.layers.{number}." for number in _kept_blocks(model, settings))]
+        line += [
+            "--ignore_layers",
+            ",".join(f"model.layers.{number}." for number in _kept_blocks(paths.model, settings)),
+        ]
     return [*line, *_overrides(settings, "--nsamples", "_")]
 
 

@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -24,11 +25,15 @@ TEXTS = ("choose", "report")
 
 
 def peer_environment(work: Path) -> Path:
-    """Return the virtual environment of auto-round, created with venv and pip if it does not exist."""
+    """Return the virtual environment of auto-round, created with venv and pip if it does not exist.
+
+    It has the versions of torch and transformers that this environment has, so that only the programs differ.
+    """
     folder = work / f"peer-auto-round-{PEER_VERSION}"
     if not (folder / "bin" / "auto-round").exists():
         subprocess.run([sys.executable, "-m", "venv", "--clear", folder], check=True)
-        subprocess.run([folder / "bin" / "pip", "install", f"auto-round=={PEER_VERSION}"], check=True)
+        same = [f"{name}=={version(name).partition('+')[0]}" for name in ("torch", "transformers")]
+        subprocess.run([folder / "bin" / "pip", "install", f"auto-round=={PEER_VERSION}", *same], check=True)
     return folder
 
 
