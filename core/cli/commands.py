@@ -379,7 +379,10 @@ def evaluate(
     ] = None,
     against: Annotated[
         str | None,
-        typer.Option(metavar="MODEL2", help="Reference model to compare with: KL divergence and top-1 agreement."),
+        typer.Option(
+            metavar="MODEL2",
+            help="Reference model: adds KL divergence, top-1 agreement, perplexity ratio and the noise floor.",
+        ),
     ] = None,
     device: Device = "auto",
     json: Json = False,
