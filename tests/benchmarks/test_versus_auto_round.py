@@ -158,6 +158,11 @@ def test_the_error_of_the_difference_is_that_of_paired_windows() -> None:
     assert any("standard errors" in line for line in results.ratio_lines([found]))
 
 
+def test_equal_outputs_have_a_difference_of_zero() -> None:
+    lines = results.ratio_lines(results.ratios([run_row("ours", 0, 1.0), run_row("peer", 0, 1.0)]))
+    assert lines[-1] == "  KL difference +0.00000 +- 0.00000 nats (no spread over windows)"
+
+
 def test_the_curve_names_the_fastest_run_that_reaches_a_peer() -> None:
     rows = [
         run_row("ours", 0, 9.0, kl_mean=0.05, recipe="best"),

@@ -138,14 +138,12 @@ def ratio_lines(rows: list[Row]) -> list[str]:
                 spread = f" ({low:.3f} to {high:.3f}, {row['pairs']} pairs)" if row["pairs"] > 1 else ""
                 lines.append(f"  {key:<13}{mean:.3f}{spread}")
         difference, error = row["kl_difference"], row["kl_difference_standard_error"]
-        lines.append(
-            f"  KL difference {difference:+.5f} +- {error:.5f} nats, {difference / error:+.1f} standard errors"
-        )
+        lines.append(f"  KL difference {difference:+.5f} +- {error:.5f} nats ({_in_errors(difference, error)})")
     return lines
 
 
 def _in_errors(difference: float, error: float) -> str:
-    return f"{difference / error:+.1f} standard errors" if error > 0 else "standard error unknown"
+    return f"{difference / error:+.1f} standard errors" if error > 0 else "no spread over windows"
 
 
 def curve_lines(rows: list[Row]) -> list[str]:
