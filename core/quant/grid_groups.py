@@ -87,7 +87,7 @@ def divided(
 ) -> Iterator[RowGroup]:
     """Yield the groups, divided into experts with enough tokens to be tuned and others."""
     for group in groups:
-        if not spec.recipe.iters or not _is_expert(group):
+        if not _learns(spec.recipe) or not _is_expert(group):
             yield group
             continue
         counts = recorded.counts(parameters[group.parameter])
@@ -103,7 +103,7 @@ def recorded_parameters(groups: list[RowGroup], spec: JobSpec) -> dict[str, int]
     return {
         group.parameter: _count_experts(groups, group.parameter)
         for group in groups
-        if _weighed(spec.recipe, _grid_scheme(spec, group.rows[0].item)) or (spec.recipe.iters and _is_expert(group))
+        if _weighed(spec.recipe, _grid_scheme(spec, group.rows[0].item)) or (_learns(spec.recipe) and _is_expert(group))
     }
 
 
@@ -162,6 +162,11 @@ def make_grid(
     )
     grouped = recorded.grouped(parameter)
     return ParameterGrid(grid, parameter, places, list(group.rows), recipe.range_rate(bits), group.tuned, grouped)
+
+
+def _learns(recipe: Recipe) -> bool:
+    """Return whether integers or scales depend on more of the inputs than their mean squares."""
+    return recipe.iters > 0 or recipe.start == "gptq"
 
 
 def has_start(recipe: Recipe, scheme: LayerScheme) -> bool:
