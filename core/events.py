@@ -24,7 +24,7 @@ class Event:
 
 @dataclass(frozen=True)
 class Stage(Event):
-    """Start of a stage: prepare, calibrate, tune, write, verify (or generate, evaluate, convert)."""
+    """Start of a stage: prepare, calibrate, tune, end to end, write, verify (or generate, evaluate, convert)."""
 
     name: str
 
@@ -73,6 +73,15 @@ class BlockDone(Event):
     loss_after: float
     best_iteration: int
     seconds: float
+
+
+@dataclass(frozen=True)
+class EndToEnd(Event):
+    """KL divergence to the original model, in nats per token, on the samples of one end-to-end step (from 1)."""
+
+    step: int
+    steps: int
+    kl: float
 
 
 @dataclass(frozen=True)
@@ -163,8 +172,8 @@ def ignore_event(_event: Event) -> None:
 _TYPES: dict[str, type[Event]] = {
     cls.__name__: cls
     for cls in (
-        Stage, Started, BlockStarted, Loss, BlockDone, Progress, Memory, Log, FileWritten, Token, Listening, Result,
-        Done, Failed,
+        Stage, Started, BlockStarted, Loss, BlockDone, EndToEnd, Progress, Memory, Log, FileWritten, Token, Listening,
+        Result, Done, Failed,
     )
 }  # fmt: skip
 

@@ -32,6 +32,8 @@ class Recipe:
         start: what tuning starts from. "range": rounding to nearest in the range of each group; "search": the same
             with a searched scale (symmetric layers; opt-RTN when iters is 0); "gptq": integers from error feedback,
             least-squares scales and coordinate descent (`core.quant.start`), of which only the scales are tuned.
+        end_to_end: steps after the last block in which the scales of all layers and the norms are learned together, on
+            the KL divergence to the original model (`core.quant.end_to_end`); needs the start "gptq". 0 for none.
         low_bit_lr_scale: factor of lr for layers with 3 bits or fewer (2 in the recipe `best`).
     """
 
@@ -45,6 +47,7 @@ class Recipe:
     batch_size: int = 8
     accumulate: int = 1
     start: str = "range"
+    end_to_end: int = 0
     low_bit_lr_scale: float = 1.0
 
     def __post_init__(self) -> None:
@@ -53,6 +56,7 @@ class Recipe:
         _whole("seqlen", self.seqlen, 8, 1_000_000)
         _whole("batch size", self.batch_size, 1, 100_000)
         _whole("accumulate", self.accumulate, 1, 100_000)
+        _whole("end-to-end steps", self.end_to_end, 0, 100_000)
         for label, value in (
             ("lr", self.lr),
             ("minmax lr", self.minmax_lr),
@@ -63,6 +67,11 @@ class Recipe:
                 raise BadInput(f"{label} {value!r} is not possible.", "Choose a number above 0 and at most 10.")
         if self.start not in STARTS:
             raise BadInput(f"start {self.start!r} is not possible.", f"Choose one of {', '.join(STARTS)}.")
+        if self.end_to_end and self.start != "gptq":
+            raise BadInput(
+                f'End-to-end steps need the start "gptq", but the start is {self.start!r}.',
+                'Set start to "gptq", or end_to_end to 0.',
+            )
 
     def learning_rate(self, bits: int) -> float:
         """Return the initial learning rate of the rounding offsets of a layer with `bits` bits."""

@@ -132,6 +132,7 @@ _STAGES = {
     "prepare": "Preparing",
     "calibrate": "Reading the calibration text",
     "tune": "Tuning",
+    "end to end": "Tuning all scales",
     "write": "Writing the files",
     "verify": "Checking the written files",
 }

@@ -217,6 +217,8 @@ class RunView:
             self._describe(self._block)
         elif isinstance(event, events.Loss):
             self._describe(f"{self._block}, step {event.iteration}/{event.iterations}, loss {event.loss:.4g}")
+        elif isinstance(event, events.EndToEnd):
+            self._describe(f"end to end, step {event.step}/{event.steps}, KL divergence {event.kl:.4g}")
         elif isinstance(event, events.BlockDone):
             change = f"loss {event.loss_before:.4g} -> {event.loss_after:.4g}"
             self._print(f"block {event.block + 1}/{event.total}: {change}, {duration(event.seconds)}")

@@ -52,7 +52,11 @@ _START = (5.0, 40.0)
 """Seconds to load libraries, tokenize the text, write the remaining files and verify."""
 _SCORED_TOKENS = 8 * 512
 """Tokens of the text on which the loss is measured."""
-_JUDGED = 8 * 10
+FIXED_SAMPLES = 8
+"""Samples on which candidates are compared. A comparison by minibatch loss would favour easy minibatches."""
+_STEP_TOKENS = 512
+"""Tokens of an end-to-end step; more if one sample is longer."""
+_JUDGED = FIXED_SAMPLES * 10
 """Forward passes of one sample per block for the comparison of candidates."""
 
 
@@ -141,11 +145,11 @@ def estimate(
         _PROCESS[0] + _TOKEN[0] * tokens + held.low,
         _PROCESS[1] + max(_TOKEN_READ * tokens, _TOKEN[1] * tokens + held.high),
     )
-    flops = run_flops(tree, spec.recipe)
+    flops = run_flops(tree, spec.recipe) + end_to_end_flops(tree, spec.recipe)
     seconds = None
     if throughput:
         bare = (flops + scoring_flops(tree)) / throughput
-        steps = sum(tree.block_weights) * spec.recipe.iters / throughput
+        steps = sum(tree.block_weights) * (spec.recipe.iters + spec.recipe.end_to_end) / throughput
         low, high = (bare * slow + steps * rounding for slow, rounding in zip(_SLOWDOWN, _ROUNDING, strict=True))
         seconds = Range(_START[0] + low * (1 - min(load, 0.98)), _START[1] + high)
     device = work if on_device else Range(0, 0)
@@ -153,7 +157,7 @@ def estimate(
 
 
 def run_flops(tree: ModelTree, recipe: Recipe) -> float:
-    """Return the floating point operations of a whole run.
+    """Return the floating point operations of a whole run without its end-to-end steps.
 
     For a block in which each token uses P weights (all, or those of its experts), T tokens per step, I steps and N
     calibration tokens: 6*P*T*I for tuning (forward pass, gradient of the inputs, gradient of the weights: 2*P*T each),
@@ -173,6 +177,33 @@ def run_flops(tree: ModelTree, recipe: Recipe) -> float:
         forward = 2 * weights + attention
         total += 3 * forward * step * recipe.iters + forward * (activations + judged)
     return total
+
+
+def samples_per_step(recipe: Recipe) -> int:
+    """Return the number of samples of an end-to-end step."""
+    return max(1, min(recipe.samples, _STEP_TOKENS // recipe.seqlen))
+
+
+def end_to_end_flops(tree: ModelTree, recipe: Recipe) -> float:
+    """Return the floating point operations of the end-to-end steps.
+
+    Each block is run twice, and its backward pass takes as long as two forward passes. The logits of both models and
+    the gradient of one of them are three products with the head. The divergence is measured on the fixed samples before
+    and after the steps.
+    """
+    if not recipe.end_to_end:
+        return 0.0
+    forward = sum(2 * weights + 2 * recipe.seqlen * _hidden(tree) for weights in tree.active_weights)
+    head = 2 * _vocabulary(tree) * _hidden(tree)
+    step = samples_per_step(recipe) * recipe.seqlen
+    judged = 2 * FIXED_SAMPLES * recipe.seqlen
+    return recipe.end_to_end * step * (4 * forward + 3 * head) + judged * (forward + 2 * head)
+
+
+def end_to_end_share(tree: ModelTree, recipe: Recipe) -> float:
+    """Return the fraction of the end-to-end steps in the operations of a run."""
+    steps = end_to_end_flops(tree, recipe)
+    return steps / (steps + run_flops(tree, recipe)) if steps else 0.0
 
 
 def tokens_per_expert(tree: ModelTree, recipe: Recipe) -> float | None:

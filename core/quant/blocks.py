@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 import torch
@@ -19,6 +19,7 @@ from core.home import private_folder
 from core.model.block_runner import BlockCall, BlockChain, products_in
 from core.model.skeleton import Skeleton
 from core.model.tree import LayerPlan
+from core.quant.end_to_end.kept_blocks import KeptBlock, LevelStorage, keep_block
 from core.quant.grid_groups import (
     divided,
     expert_tokens,
@@ -43,6 +44,7 @@ class BlockJob:
 
     Attributes:
         chain: the blocks of the model.
+        keep: storage in which blocks are kept for the end-to-end stage; None for a run without it.
         shared: quantized parameters of earlier blocks that other blocks share (Zamba), by their names.
     """
 
@@ -52,6 +54,7 @@ class BlockJob:
     min_zero: int
     should_stop: ShouldStop
     on_loss: Callable[[int, int, float], None]
+    keep: LevelStorage | None = None
     shared: dict[str, Tensor] = field(default_factory=dict)
 
     @property
@@ -65,14 +68,16 @@ class QuantizedBlock:
     """The result of quantizing one block.
 
     Attributes:
-        layers: its quantized layers.
+        layers: its quantized layers; empty if the block is kept.
         outcome: of the tuning.
         experts: experts of the block and the tokens that they got; empty for a block without experts.
+        kept: its grids for the end-to-end stage; None for a run without it.
     """
 
     layers: list[StoredLayer]
     outcome: TuningResult
     experts: list[MixtureTokens]
+    kept: KeptBlock | None = None
 
 
 def quantize_block(
@@ -115,11 +120,13 @@ def quantize_block(
         ]
         originals.clear()  # the grids hold what they need
         outcome = _tune(job, block, module, layers, activation_sets[0])
-        frozen = _frozen(layers, plans)
+        kept = None if job.keep is None else keep_block(plans, layers, working, job.keep)
+        parts = (part for layer in layers for part in layer.layers())
+        frozen = stored_layers(parts, plans) if kept is None else []
         for activations in activation_sets:
             advance(job, block, module, activations, "quantized")
         job.shared.update({name: working[name].data.cpu() for name in names & skeleton.shared_parameters})
-        return QuantizedBlock(frozen, outcome, expert_tokens(pieces, recorded, working, layers))
+        return QuantizedBlock(frozen, outcome, expert_tokens(pieces, recorded, working, layers), kept)
     finally:
         skeleton.unload(path)
 
@@ -169,12 +176,15 @@ def precision(resolved: ResolvedSettings) -> contextlib.AbstractContextManager[o
     return products_in(resolved.compute_dtype, resolved.torch_device)
 
 
-def _frozen(layers: list[ParameterGrid], plans: list[LayerPlan]) -> list[StoredLayer]:
-    """Return the quantized layers with the schemes of their plans, in the order of the plans."""
+def stored_layers(rows: Iterable[tuple[GridRows, StoredLayer]], plans: list[LayerPlan]) -> list[StoredLayer]:
+    """Return the quantized layers with the schemes of their plans, in the order of the plans.
+
+    Args:
+        rows: of all layers.
+    """
     parts: dict[str, list[tuple[GridRows, StoredLayer]]] = {}
-    for layer in layers:
-        for rows, stored in layer.layers():
-            parts.setdefault(rows.item.linear.name, []).append((rows, stored))
+    for place, layer in rows:
+        parts.setdefault(place.item.linear.name, []).append((place, layer))
     found = []
     for item in plans:
         stored = joined(parts[item.linear.name])

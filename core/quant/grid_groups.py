@@ -103,7 +103,7 @@ def recorded_parameters(groups: list[RowGroup], spec: JobSpec) -> dict[str, int]
     return {
         group.parameter: _count_experts(groups, group.parameter)
         for group in groups
-        if _weighed(spec.recipe, _grid_scheme(spec, group.rows[0].item)) or (_learns(spec.recipe) and _is_expert(group))
+        if _weighed(spec.recipe, grid_scheme(spec, group.rows[0].item)) or (_learns(spec.recipe) and _is_expert(group))
     }
 
 
@@ -133,7 +133,7 @@ def make_grid(
         grams: Gram matrices of its inputs, for a grid with a start.
     """
     recipe, item = spec.recipe, group.rows[0].item
-    scheme = _grid_scheme(spec, item)
+    scheme = grid_scheme(spec, item)
     places = RowPlaces(tuple(original.shape), [part.place for part in group.rows])
     weight = places.read(original).contiguous()  # each pass of the compiled loops would copy it otherwise
     importance = recorded.mean_squares(parameter) if _weighed(recipe, scheme) or not group.tuned else None
@@ -179,7 +179,7 @@ def parameters_with_start(groups: list[RowGroup], spec: JobSpec) -> dict[str, in
     return {
         group.parameter: _count_experts(groups, group.parameter)
         for group in groups
-        if has_start(spec.recipe, _grid_scheme(spec, group.rows[0].item))
+        if has_start(spec.recipe, grid_scheme(spec, group.rows[0].item))
     }
 
 
@@ -205,7 +205,7 @@ def _weighed(recipe: Recipe, scheme: LayerScheme) -> bool:
     return recipe.start != "range" and searchable(scheme)
 
 
-def _grid_scheme(spec: JobSpec, item: LayerPlan) -> LayerScheme:
+def grid_scheme(spec: JobSpec, item: LayerPlan) -> LayerScheme:
     """Return the scheme whose grid is tuned: that of the layer, or Q4_0 if an output of that type is requested.
 
     Both represent the same values. The scales of the type are searched and then fixed, which gave a loss 10 to 13 %

@@ -17,6 +17,7 @@ from core.events import Emit, FileWritten
 from core.files import write_atomic, write_json
 from core.formats.names import folder_name
 from core.formats.stored import FormatWriter, StoredLayer, digest
+from core.model.weights import TensorStore
 from core.model.writer import failures
 from core.quant.prepare import PreparedRun
 from core.report.model_card import CARD, model_card
@@ -79,10 +80,10 @@ class Output:
             self._writers[name].write(stored)
             self.digests[name][layer.name] = digest(stored)
 
-    def finish_files(self, should_stop: ShouldStop) -> None:
-        """Write all other tensors, and list the files."""
+    def finish_files(self, store: TensorStore, should_stop: ShouldStop) -> None:
+        """Write all other tensors from `store`, and list the files."""
         for writer in self._writers.values():
-            writer.finish(self._ready.store, should_stop)
+            writer.finish(store, should_stop)
         for folder in self.folders.values():
             for path in sorted(folder.rglob("*")):
                 if path.is_file() and path.name != UNFINISHED:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
+from core.formats.gguf.blocks import BlockLinear
 from core.formats.quantized import QuantizedLinear
 from core.formats.stored import StoredLayer
 from core.model.slices import ParameterSlice
@@ -109,24 +110,32 @@ class ParameterGrid:
 
     def layers(self) -> list[tuple[GridRows, StoredLayer]]:
         """Return the rows of each linear layer with the present integers of the grid."""
-        if len(self.rows) == 1:
-            return [(self.rows[0], self.grid.freeze(self.rows[0].item.linear.name))]
-        frozen = self.grid.freeze("")
-        if not isinstance(frozen, QuantizedLinear):
-            raise TypeError("a block type is quantized one layer at a time")
-        return [
-            (
-                part,
-                replace(
-                    frozen,
-                    name=part.item.linear.name,
-                    ints=frozen.ints[part.start : part.stop],
-                    scales=frozen.scales[part.start : part.stop],
-                    zeros=frozen.zeros[part.start : part.stop],
-                ),
-            )
-            for part in self.rows
-        ]
+        return layers_of(self.rows, self.grid.freeze(""))
+
+
+def layers_of(rows: Sequence[GridRows], frozen: StoredLayer) -> list[tuple[GridRows, StoredLayer]]:
+    """Return the rows of each linear layer of a grid.
+
+    Args:
+        frozen: all rows of the grid.
+    """
+    if isinstance(frozen, BlockLinear) and len(rows) == 1:
+        return [(rows[0], replace(frozen, name=rows[0].item.linear.name))]
+    if not isinstance(frozen, QuantizedLinear):
+        raise TypeError("a block type is quantized one layer at a time")
+    return [
+        (
+            part,
+            replace(
+                frozen,
+                name=part.item.linear.name,
+                ints=frozen.ints[part.start : part.stop],
+                scales=frozen.scales[part.start : part.stop],
+                zeros=frozen.zeros[part.start : part.stop],
+            ),
+        )
+        for part in rows
+    ]
 
 
 def joined(parts: list[tuple[GridRows, StoredLayer]]) -> StoredLayer:

@@ -1,6 +1,7 @@
 """One quantization run from spec to verified checkpoint. The only place that knows the order of things.
 
-prepare -> calibrate -> tune (block by block, written as they finish) -> write -> verify -> rename into place.
+prepare -> calibrate -> tune (block by block, written as they finish) -> end to end (if the recipe has such steps; the
+layers are then written after it) -> write -> verify -> rename into place.
 Reports through `emit`, asks `control` whether to stop or pause, and writes nothing outside the job folder and a
 staging folder beside the output until the last step.
 """
@@ -18,18 +19,24 @@ from torch import Tensor
 from core.calibration.tokens import Calibration, load
 from core.control import Control, check_stop
 from core.errors import BadInput
-from core.events import BlockDone, BlockStarted, Done, Emit, Log, Loss, Progress, Stage, Started
+from core.estimation.costs import end_to_end_share
+from core.events import BlockDone, BlockStarted, Done, Emit, EndToEnd, Log, Loss, Progress, Stage, Started
 from core.formats.dense_store import DenseStore
 from core.formats.stored import StoredLayer
 from core.inference.evaluate import loss_increase, summarize
 from core.inference.memory import give_back_memory
 from core.model.block_runner import BlockChain, capture, embedding_rows, fill_outside, first_inputs
 from core.model.context import ASSUMED, context_length
+from core.model.replaced import ReplacedStore
 from core.model.skeleton import build_skeleton
 from core.model.tree import build_tree
+from core.model.weights import TensorStore
 from core.quant import heldout
 from core.quant.activations import Activations
-from core.quant.blocks import BlockJob, quantize_block
+from core.quant.blocks import BlockJob, quantize_block, stored_layers
+from core.quant.end_to_end.kept_blocks import KeptBlock, LevelStorage, level_storage
+from core.quant.end_to_end.norms import norms_in_place
+from core.quant.end_to_end.stage import LearnedModel, learn, obstacle
 from core.quant.head import quantize_head
 from core.quant.output import Output
 from core.quant.prepare import PreparedRun, prepare, settings_of
@@ -88,28 +95,23 @@ def run(spec: JobSpec, job: Path, emit: Emit, control: Control) -> None:
     chain = _prove(spec, ready, calibration, emit, control)
     rows = embedding_rows(ready.skeleton, torch.float32, ready.resolved.torch_device)
     with Output(spec, job, ready, emit) as output, rows:
-        meter = BlockProgress(ready.tree.blocks, spec.recipe.iters, emit)
-        blocks = BlockJob(
-            spec=spec,
-            resolved=ready.resolved,
-            chain=chain,
-            min_zero=max(item.min_zero for item in ready.formats.values()),
-            should_stop=control.should_stop,
-            on_loss=lambda block, iteration, loss: _on_loss(emit, meter, spec.recipe.iters, block, iteration, loss),
-        )
-        running = _Run(spec, job, ready, blocks, output, emit, control, meter)
+        running = _begin(spec, job, ready, chain, output, emit, control)
         activation_sets, unseen = _enter(running, calibration)
-        figures = _tune_all(running, activation_sets)
+        figures, kept = _tune_all(running, activation_sets)
         head = _finish_head(running, activation_sets[0])
+        learned = _end_to_end(running, kept, head, activation_sets) if kept else None
         del activation_sets[0]  # frees the memory of the calibration samples for the head
-        measured = _score(running, activation_sets[0], unseen, head)
+        measured = _score(running, activation_sets[0], unseen, head, learned)
         emit(Stage("write"))
-        output.finish_files(control.should_stop)
+        expected = ready.store if learned is None else ReplacedStore(ready.store, learned.tensors)
+        output.finish_files(expected, control.should_stop)
         emit(Stage("verify"))
-        verified = _verify(running, unseen)
+        verified = _verify(running, unseen, expected, 0 if learned is None else len(learned.tensors))
         ready.store.confirm(lambda: check_stop(control.should_stop))
         seconds = time.monotonic() - started
         report = make_report(spec, ready, calibration, figures, measured, verified, output, seconds)
+        if learned is not None:
+            report["end_to_end"] = learned.result.to_json()
         output.publish(report)
     emit(Done(output=spec.output, seconds=time.monotonic() - started, report=report))
 
@@ -129,6 +131,31 @@ def _started(spec: JobSpec, ready: PreparedRun) -> Started:
             "planned_bytes": {name: item.nbytes for name, item in ready.formats.items()},
         },
     )
+
+
+def _begin(
+    spec: JobSpec,
+    job: Path,
+    ready: PreparedRun,
+    chain: BlockChain,
+    output: Output,
+    emit: Emit,
+    control: Control,
+) -> _Run:
+    """Return the state that the steps of a run share."""
+    recipe = spec.recipe
+    share = end_to_end_share(ready.tree, recipe)
+    meter = BlockProgress(ready.tree.blocks, recipe.iters, emit, steps=recipe.end_to_end, share=share)
+    blocks = BlockJob(
+        spec=spec,
+        resolved=ready.resolved,
+        chain=chain,
+        min_zero=max(item.min_zero for item in ready.formats.values()),
+        should_stop=control.should_stop,
+        keep=_kept_levels(spec, ready, chain, job, emit),
+        on_loss=lambda block, iteration, loss: _on_loss(emit, meter, recipe.iters, block, iteration, loss),
+    )
+    return _Run(spec, job, ready, blocks, output, emit, control, meter)
 
 
 def _on_loss(emit: Emit, meter: BlockProgress, iterations: int, block: int, iteration: int, loss: float) -> None:
@@ -204,10 +231,15 @@ def _empty_activations(running: _Run, shape: tuple[int, ...], name: str) -> Mode
     return ModelActivations(Activations(shape, dtype, file("")), carried)
 
 
-def _tune_all(running: _Run, activation_sets: list[SampleActivations]) -> list[BlockFigures]:
-    """Quantize and write all blocks in order, and return their results."""
+def _tune_all(running: _Run, activation_sets: list[SampleActivations]) -> tuple[list[BlockFigures], list[KeptBlock]]:
+    """Quantize all blocks in order; write them, or keep them for the end-to-end stage.
+
+    Returns:
+        The results of all blocks, and the blocks that were kept.
+    """
     ready, emit = running.ready, running.emit
     figures: list[BlockFigures] = []
+    kept: list[KeptBlock] = []
     emit(Stage("tune"))
     give_back_memory()
     for block in range(ready.tree.blocks):
@@ -218,13 +250,53 @@ def _tune_all(running: _Run, activation_sets: list[SampleActivations]) -> list[B
         emit(BlockStarted(block=block, total=ready.tree.blocks, name=name, linears=tuple(x.linear.kind for x in plans)))
         begun = time.monotonic()
         result = quantize_block(running.blocks, block, plans, activation_sets)
+        if result.kept is not None:
+            kept.append(result.kept)
         for layer in result.layers:
             running.output.write(layer)
         seconds = time.monotonic() - begun
         _block_done(running, block, result.outcome, seconds)
         figures.append(BlockFigures(name, result.outcome, seconds, result.experts))
         running.meter.block_done(block, seconds)
-    return figures
+    return figures, kept
+
+
+def _kept_levels(spec: JobSpec, ready: PreparedRun, chain: BlockChain, job: Path, emit: Emit) -> LevelStorage | None:
+    """Return the storage for the blocks until the end-to-end stage; None without one.
+
+    The reason is logged if the recipe has such a stage and it cannot run.
+    """
+    if not spec.recipe.end_to_end:
+        return None
+    reason = obstacle(spec, chain, ready.plans)
+    if reason:
+        emit(Log("warning", f"The end-to-end stage is skipped: {reason}."))
+        return None
+    return level_storage(ready.plans, job, ready.resolved.spill)
+
+
+def _end_to_end(
+    running: _Run, kept: list[KeptBlock], head: StoredLayer | None, activation_sets: list[SampleActivations]
+) -> LearnedModel:
+    """Learn the scales of all kept blocks and the norms, and write the layers."""
+    emit, meter, steps = running.emit, running.meter, running.spec.recipe.end_to_end
+    emit(Stage("end to end"))
+
+    def on_step(step: int, divergence: float) -> None:
+        emit(EndToEnd(step=step, steps=steps, kl=divergence))
+        meter.step_done(step)
+
+    formats = list(running.ready.formats.values())
+    calibration, unseen = activation_sets
+    learned = learn(running.blocks, kept, head, formats, calibration, unseen, on_step, running.control)
+    result = learned.result
+    if not result.kept:
+        emit(Log("warning", "The end-to-end steps did not reduce the KL divergence; the scales before them were kept."))
+    for block in kept:
+        for layer in stored_layers(block.parts(), block.plans):
+            check_stop(running.control.should_stop)
+            running.output.write(layer)
+    return learned
 
 
 def _finish_head(running: _Run, activations: SampleActivations) -> StoredLayer | None:
@@ -260,14 +332,22 @@ def _divergence(outcome: TuningResult, iterations: int) -> str:
     return f"the loss was not finite (NaN or infinity) at {where}, which ended the tuning; {kept} was kept"
 
 
-def _score(running: _Run, activations: SampleActivations, unseen: Tensor, head: StoredLayer | None) -> PerplexityResult:
+def _score(
+    running: _Run,
+    activations: SampleActivations,
+    unseen: Tensor,
+    head: StoredLayer | None,
+    learned: LearnedModel | None,
+) -> PerplexityResult:
     """Return the perplexities of the original and of the quantized model on the held-out windows."""
+    norms = norms_in_place(running.ready.skeleton, {} if learned is None else learned.outside)
     with streamed_head(running.blocks):
         before = heldout.token_losses(running.blocks, activations, "original")
         if head is None:
-            after = heldout.token_losses(running.blocks, activations, "quantized")
+            with norms:
+                after = heldout.token_losses(running.blocks, activations, "quantized")
     if head is not None:
-        with streamed_head(running.blocks, head):
+        with streamed_head(running.blocks, head), norms:
             after = heldout.token_losses(running.blocks, activations, "quantized")
     embedding = running.ready.tree.tensors[f"{running.ready.tree.embedding}.weight"]
     return PerplexityResult(
@@ -275,15 +355,20 @@ def _score(running: _Run, activations: SampleActivations, unseen: Tensor, head: 
     )
 
 
-def _verify(running: _Run, unseen: Tensor) -> dict[str, VerificationResult]:
-    """Read back and run the output of each format."""
+def _verify(running: _Run, unseen: Tensor, expected: TensorStore, changed: int) -> dict[str, VerificationResult]:
+    """Read back and run the output of each format.
+
+    Args:
+        expected: the tensors that are not quantized layers.
+        changed: number of them that differ from the source.
+    """
     ready, output, should_stop = running.ready, running.output, running.control.should_stop
     results = {}
     for name, folder in output.folders.items():
         plan = ready.formats[name]
         written = plan.open(folder)
         check_layers(written, output.digests[name], should_stop)
-        plan.check_rest(written, ready.store, should_stop)
+        plan.check_rest(written, expected, should_stop)
         # Conv1D of transformers stores [in, out]
         store = DenseStore(written, transposed=[x.name for x in ready.tree.linears if x.transposed and x.part is None])
         skeleton = build_skeleton(build_tree(ready.tree.config, store.table), store)
@@ -293,7 +378,7 @@ def _verify(running: _Run, unseen: Tensor) -> dict[str, VerificationResult]:
         )
         results[name] = VerificationResult(
             len(output.digests[name]),
-            len(plan.copied) - len(plan.rounded),
+            len(plan.copied) - len(plan.rounded) - changed,
             dict(plan.rounded),
             perplexity,
             sample,

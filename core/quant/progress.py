@@ -13,14 +13,23 @@ from core.events import Emit, Memory, Progress
 from core.inference.memory import give_back_memory
 
 BEFORE_BLOCKS, _BLOCKS = 0.03, 0.93
-"""Fractions of a run: before the first block, and all blocks together."""
+"""Fractions of a run: before the first block, and all blocks together with the end-to-end steps."""
 _EVERY = 0.5
 
 
 class BlockProgress:
-    """Emitter of `Progress` and `Memory` events, at most two per second."""
+    """Emitter of `Progress` and `Memory` events, at most two per second.
 
-    def __init__(self, blocks: int, iterations: int, emit: Emit) -> None:
+    Args:
+        blocks: number of blocks.
+        iterations: steps per block.
+        steps: end-to-end steps after the last block.
+        share: fraction of their time in that of the blocks and these steps.
+    """
+
+    def __init__(self, blocks: int, iterations: int, emit: Emit, steps: int = 0, share: float = 0.0) -> None:
+        self._steps = max(1, steps)
+        self._share = share
         self._blocks = blocks
         self._iterations = max(1, iterations)
         self._emit = emit
@@ -47,17 +56,28 @@ class BlockProgress:
         resident = psutil.Process().memory_info().rss
         self._emit(Memory(resident=resident, peak=peak_memory(), device=_device_memory()))
 
+    def step_done(self, step: int) -> None:
+        """Record that an end-to-end step (from 1) is done."""
+        now = time.monotonic()
+        if now - self._last < _EVERY and step < self._steps:
+            return
+        self._last = now
+        left = (now - self._block_began) / step * (self._steps - step)
+        fraction = BEFORE_BLOCKS + _BLOCKS * (1 - self._share * (1 - step / self._steps))
+        self._emit(Progress(fraction=fraction, seconds_low=0.8 * left, seconds_high=1.2 * left + 10))
+
     def _report(self, done: int, inside: float, current: float) -> None:
         each = [*self._seconds, current]
         left = self._blocks - done - inside
         typical = sorted(each)[len(each) // 2]
         # The spread is unknown before a few blocks are done.
+        rest = self._blocks * typical * self._share / (1 - self._share)
         spread = 0.4 if len(self._seconds) < 2 else 0.12
         self._emit(
             Progress(
-                fraction=BEFORE_BLOCKS + _BLOCKS * (done + inside) / self._blocks,
-                seconds_low=left * typical * (1 - spread),
-                seconds_high=left * typical * (1 + spread) + 10,
+                fraction=BEFORE_BLOCKS + _BLOCKS * (1 - self._share) * (done + inside) / self._blocks,
+                seconds_low=(left * typical + rest) * (1 - spread),
+                seconds_high=(left * typical + rest) * (1 + spread) + 10,
             )
         )
 

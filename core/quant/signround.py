@@ -17,12 +17,11 @@ from torch import Tensor
 
 from core.control import ShouldStop
 from core.errors import Cancelled
+from core.estimation.costs import FIXED_SAMPLES
 from core.quant.expert_steps import ExpertSteps
 from core.quant.level_grid import LevelGrid
 from core.quant.parameter_grid import ParameterGrid
 
-FIXED_SAMPLES = 8
-"""Samples on which candidates are compared. A comparison by minibatch loss would favour easy minibatches."""
 CHECKS = 10
 """Number of evaluations on the fixed samples; the result of the last step is always evaluated."""
 
@@ -110,7 +109,7 @@ def tune_block(
     Raises:
         Cancelled: `should_stop` returned true.
     """
-    fixed = _fixed_batches(samples, tuning.batch)
+    fixed = fixed_batches(samples, tuning.batch)
 
     def loss_of(index: Tensor) -> Tensor:
         return (forward(index).float() - targets(index)).square().mean()
@@ -246,7 +245,7 @@ def _write(layer: ParameterGrid) -> None:
     layer.places.write(layer.parameter.data, rows)
 
 
-def _fixed_batches(samples: int, batch: int) -> list[Tensor]:
+def fixed_batches(samples: int, batch: int) -> list[Tensor]:
     """Return the indices of the fixed samples, spread evenly over all samples, in micro-batches."""
     count = min(FIXED_SAMPLES, samples)
     index = torch.arange(count) * samples // count

@@ -28,7 +28,7 @@ _TUNING = {
     "batch_size": "--batch-size",
     "accumulate": "--accumulate",
 }
-_NO_OPTION = ("start", "low_bit_lr_scale")
+_NO_OPTION = ("start", "end_to_end", "low_bit_lr_scale")
 """Settings of a recipe without an option."""
 
 

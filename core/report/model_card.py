@@ -230,6 +230,14 @@ def _loss(report: Mapping[str, Any], format_name: str) -> str:
             f"{checked.get('other_tensors', 0):,} other tensors equal to the original's{_rounded(checked)}; "
             f"perplexity of the output {checked.get('perplexity', 0):.4g}."
         )
+    learned = _mapping(report.get("end_to_end"))
+    if learned.get("kept"):
+        steps, text = learned.get("steps", 0), values.get("text", "held-out text")
+        lines.append(
+            f"All scales and {len(learned.get('norms', ())):,} norms were tuned together in {steps:,} steps: "
+            f"KL divergence to the original on {text} "
+            f"{learned.get('heldout_kl_before', 0):.4g} before and {learned.get('heldout_kl_after', 0):.4g} after them."
+        )
     return "\n\n".join(lines)
 
 

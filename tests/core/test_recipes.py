@@ -66,6 +66,7 @@ def test_a_recipe_comes_back_from_its_file(tmp_path: Path) -> None:
         {"iters": -3}, {"iters": 1.5}, {"iters": True}, {"iters": "10"}, {"samples": 0}, {"seqlen": 0},
         {"batch_size": 0}, {"accumulate": 0}, {"lr": 0}, {"lr": -1}, {"lr": math.nan}, {"lr": math.inf}, {"lr": True},
         {"lr": "fast"}, {"minmax_lr": 11}, {"low_bit_lr_scale": 0}, {"start": "yes"},
+        {"start": "gptq", "end_to_end": -1}, {"start": "gptq", "end_to_end": 1.5},
     ],
 )  # fmt: skip
 def test_values_out_of_range_are_refused(values: dict[str, Any]) -> None:
@@ -83,3 +84,10 @@ def test_an_unknown_recipe_names_the_known_ones() -> None:
 def test_a_recipe_file_with_something_unknown_is_refused(value: Any) -> None:
     with pytest.raises(BadInput, match="unknown"):
         recipes.from_json(value)
+
+
+def test_end_to_end_steps_need_fixed_integers() -> None:
+    assert Recipe(start="gptq", end_to_end=60).end_to_end == 60
+    with pytest.raises(BadInput, match='need the start "gptq"') as caught:
+        Recipe(start="search", end_to_end=60)
+    assert "end_to_end to 0" in caught.value.hint

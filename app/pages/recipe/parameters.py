@@ -61,6 +61,8 @@ PARAMETERS = (
     Parameter("start", "Start", "", "choice",
               "What tuning starts from. With GPTQ, the integers are found first, and tuning adjusts the scales.",
               choices=(("range", "Rounding to nearest"), ("search", "Searched scales"), ("gptq", "GPTQ"))),
+    Parameter("end_to_end", "End-to-end steps", "steps", "whole",
+              "Steps that tune the scales of all layers and the norms together; needs the start GPTQ.", 0, 100_000),
     Parameter("seed", "Seed", "", "whole",
               "Random seed for the order of the calibration samples.", 0, 2**63 - 1, of_job=True),
     Parameter("low_memory", "Low memory", "", "switch",

@@ -151,7 +151,7 @@ class LiveView(QWidget):
         self._pause.setToolTip(tip)
         self._pause.setEnabled(record.can_pause)
         self._cancel.setEnabled(not record.stopping)
-        self._stages.show_stage(record.stage, record.stages_done)
+        self._stages.show_stage(record.stage, record.stages_done, record.stages)
         fetching = record.fetching
         share = record.fraction if fetching is None else min(1.0, max(0.0, fetching.fraction))
         # indeterminate while the progress is unknown, except while the run is paused

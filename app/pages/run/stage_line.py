@@ -8,7 +8,7 @@ from PySide6.QtCore import QPointF, QRectF, QSize, Qt
 from PySide6.QtGui import QFont, QFontMetricsF, QPainter, QPaintEvent, QPalette, QPen
 from PySide6.QtWidgets import QSizePolicy, QWidget
 
-from app.shared.run.record import STAGES
+from app.shared.run.record import OPTIONAL_STAGE, STAGES
 from app.theme import Theme
 
 _DOT = 16.0
@@ -17,12 +17,15 @@ _WIDEST = 760
 
 
 class StageLine(QWidget):
-    """Five steps with their names."""
+    """The steps with their names; the end-to-end stage only in runs that have one."""
 
     def __init__(self, theme: Theme, parent: QWidget | None = None) -> None:
         super().__init__(parent)
         self._theme = theme
-        self._names = (self.tr("Prepare"), self.tr("Calibrate"), self.tr("Tune"), self.tr("Write"), self.tr("Verify"))
+        names = (self.tr("Prepare"), self.tr("Calibrate"), self.tr("Tune"), self.tr("End to end"), self.tr("Write"),
+                 self.tr("Verify"))  # fmt: skip
+        self._titles = dict(zip(STAGES, names, strict=True))
+        self._stages: tuple[str, ...] = ()
         self._done: frozenset[str] = frozenset()
         self._on = ""
         self.setObjectName("stage_line")
@@ -30,13 +33,15 @@ class StageLine(QWidget):
         self.setMaximumWidth(_WIDEST)
         self.setAccessibleName(self.tr("Stages of the run"))
         theme.changed.connect(self.update)
-        self.show_stage("", ())
+        self.show_stage("", (), tuple(name for name in STAGES if name != OPTIONAL_STAGE))
 
-    def show_stage(self, on: str, done: Sequence[str]) -> None:
-        """Show the active stage `on`, "" for none, and the finished stages `done`."""
-        if (on, frozenset(done)) == (self._on, self._done) and self.accessibleDescription():
+    def show_stage(self, on: str, done: Sequence[str], stages: tuple[str, ...]) -> None:
+        """Show the active stage `on`, "" for none, the finished stages `done`, and all `stages` of the run."""
+        if (on, frozenset(done), stages) == (self._on, self._done, self._stages):
             return
-        self._on, self._done = on, frozenset(done)
+        if stages != self._stages:
+            self.updateGeometry()
+        self._on, self._done, self._stages = on, frozenset(done), stages
         self.setAccessibleDescription(", ".join(f"{name}: {self._word(key)}" for key, name in self._steps()))
         self.update()
 
@@ -45,8 +50,8 @@ class StageLine(QWidget):
 
     def minimumSizeHint(self) -> QSize:
         metrics = self.fontMetrics()
-        words = sum(metrics.horizontalAdvance(name) for name in self._names)
-        return QSize(words + int(len(self._names) * (_DOT + 4 * _GAP)), self.sizeHint().height())
+        words = sum(metrics.horizontalAdvance(name) for _, name in self._steps())
+        return QSize(words + int(len(self._stages) * (_DOT + 4 * _GAP)), self.sizeHint().height())
 
     def paintEvent(self, _event: QPaintEvent) -> None:
         painter = QPainter(self)
@@ -56,7 +61,7 @@ class StageLine(QWidget):
             painter.scale(-1, 1)
         bold = QFont(self.font())
         bold.setWeight(QFont.Weight.DemiBold)
-        widths = [QFontMetricsF(bold).horizontalAdvance(name) for name in self._names]
+        widths = [QFontMetricsF(bold).horizontalAdvance(name) for _, name in self._steps()]
         room = self.width() - 2 - sum(widths) - len(widths) * (_DOT + _GAP)
         line = max(_GAP, room / (len(widths) - 1)) - 2 * _GAP
         x, middle = 1.0, self.height() / 2
@@ -68,7 +73,7 @@ class StageLine(QWidget):
             painter.setPen(self.palette().color(QPalette.ColorRole.WindowText) if known else self._theme.color("muted"))
             self._draw_text(painter, QRectF(x, 0, width, self.height()), name)
             x += width + _GAP
-            if key != STAGES[-1]:
+            if key != self._stages[-1]:
                 painter.setPen(QPen(self._theme.color("accent" if key in self._done else "line"), 1.5))
                 painter.drawLine(QPointF(x, middle), QPointF(x + line, middle))
                 x += line + _GAP
@@ -105,7 +110,7 @@ class StageLine(QWidget):
             painter.drawEllipse(place.adjusted(5, 5, -5, -5))
 
     def _steps(self) -> list[tuple[str, str]]:
-        return list(zip(STAGES, self._names, strict=True))
+        return [(key, self._titles[key]) for key in self._stages]
 
     def _word(self, key: str) -> str:
         if key in self._done:

@@ -19,6 +19,7 @@ from core.events import (
     BlockDone,
     BlockStarted,
     Done,
+    EndToEnd,
     Event,
     Failed,
     FileWritten,
@@ -32,7 +33,8 @@ from core.events import (
 from core.spec import JobSpec
 
 State = Literal["starting", "running", "pausing", "paused", "stopping", "done", "failed", "cancelled", "died"]
-STAGES = ("prepare", "calibrate", "tune", "write", "verify")
+STAGES = ("prepare", "calibrate", "tune", "end to end", "write", "verify")
+OPTIONAL_STAGE = "end to end"
 KEPT_LOGS = 2000
 _BATCH_LOGS = 200
 _MOST_BLOCKS = 4096
@@ -93,7 +95,7 @@ class Batch:
             elif isinstance(event, Log):
                 self.logs.append(event)
                 self.logged += 1
-            elif isinstance(event, Progress | Memory):
+            elif isinstance(event, EndToEnd | Progress | Memory):
                 self.latest[type(event)] = event
             else:
                 if isinstance(event, Stage):
@@ -120,6 +122,7 @@ class RunRecord:
         curves: losses of every block; blocks: results of the finished ones.
         fraction, seconds_low, seconds_high: progress, and the range of the remaining time (-1: unknown).
         fetching: progress of the model download, None if nothing is being downloaded.
+        end_to_end: the last step of the end-to-end stage, or None.
         memory: the last memory event, or None.
         logs, logged: the last log lines, and the number of all.
         began, seen: time of the first and of the last event, in seconds since the epoch.
@@ -143,6 +146,7 @@ class RunRecord:
         self.fraction = 0.0
         self.seconds_low = self.seconds_high = -1.0
         self.fetching: Progress | None = None
+        self.end_to_end: EndToEnd | None = None
         self.memory: Memory | None = None
         self.logs: deque[Log] = deque(maxlen=KEPT_LOGS)
         self.logged = 0
@@ -152,6 +156,14 @@ class RunRecord:
         self.stopping = False
         self.last: Done | Failed | None = None
         self._between_blocks = False
+
+    @property
+    def stages(self) -> tuple[str, ...]:
+        """The stages of this run; the end-to-end stage only if the recipe has one."""
+        planned = self.spec is not None and self.spec.recipe.end_to_end > 0
+        if planned or OPTIONAL_STAGE in (self.stage, *self.stages_done):
+            return STAGES
+        return tuple(name for name in STAGES if name != OPTIONAL_STAGE)
 
     @property
     def state(self) -> State:
@@ -220,6 +232,8 @@ class RunRecord:
             elif isinstance(latest, Progress):
                 self.fraction = min(1.0, max(0.0, latest.fraction))
                 self.seconds_low, self.seconds_high = latest.seconds_low, latest.seconds_high
+            elif isinstance(latest, EndToEnd):
+                self.end_to_end = latest
             elif isinstance(latest, Memory):
                 self.memory = latest
         for log in (batch.logs[0], batch.logs[-1]) if batch.logs else ():
@@ -231,7 +245,7 @@ class RunRecord:
             if self.stage and self.stage != event.name and self.stage not in self.stages_done:
                 self.stages_done = (*self.stages_done, self.stage)
             self.stage, self.fetching = event.name, None
-            self._between_blocks = event.name == "tune"
+            self._between_blocks = event.name in ("tune", OPTIONAL_STAGE)
             self.seconds_low = self.seconds_high = -1.0  # the range covers tuning only
         elif isinstance(event, Started):
             self.started = event

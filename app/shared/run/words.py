@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import PurePath
 from typing import Literal
 
-from app.shared.run.record import RunRecord
+from app.shared.run.record import OPTIONAL_STAGE, RunRecord
 from core.events import Failed
 from core.jobs.worker import ORPHANED
 from core.wording import duration, figure, human, time_range
@@ -19,6 +19,7 @@ _STAGES = {
     "prepare": "Opening the model",
     "calibrate": "Reading the calibration text and checking each block",
     "tune": "Tuning",
+    "end to end": "Tuning all scales and norms together",
     "write": "Writing the files",
     "verify": "Reading the files back and checking them",
 }
@@ -26,6 +27,7 @@ _PARTS = {
     "": "before it began",
     "prepare": "while opening the model",
     "calibrate": "while reading the calibration text and checking the model",
+    "end to end": "while tuning all scales and norms together",
     "write": "while writing the files",
     "verify": "while checking the files",
 }
@@ -73,10 +75,13 @@ def doing(record: RunRecord) -> str:
     if record.state == "stopping":
         return "Stopping"
     if record.state == "paused":
-        return "Paused between two blocks"
+        return "Paused between two steps" if record.stage == OPTIONAL_STAGE else "Paused between two blocks"
     text = _STAGES.get(record.stage, record.stage)
     if record.stage == "tune" and record.block >= 0:
         text = f"Tuning block {record.block + 1} of {record.total}"
+    step = record.end_to_end
+    if record.stage == OPTIONAL_STAGE and step is not None:
+        text = f"{text}: step {step.step:,} of {step.steps:,}, KL divergence {figure(step.kl)}"
     if record.fetching is not None:
         text = f"Downloading the model, {100 * record.fetching.fraction:.0f} %"
     return f"{text}; pausing after this block" if record.state == "pausing" else text

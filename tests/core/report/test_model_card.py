@@ -56,6 +56,13 @@ def test_a_rounded_embedding_is_not_called_equal(tmp_path: Path) -> None:
     assert "5 other tensors equal to the original's, embed rounded to Q8_0; perplexity" in text
 
 
+def test_norms_that_were_learned_are_told(tmp_path: Path) -> None:
+    found = {"kept": True, "steps": 60, "norms": ["a", "b"], "heldout_kl_before": 1.5, "heldout_kl_after": 1.25}
+    assert "2 norms were tuned together in 60 steps" in card(tmp_path, end_to_end=found)
+    assert "tuned together" not in card(tmp_path, end_to_end={**found, "kept": False})
+    assert "tuned together" not in card(tmp_path)
+
+
 @pytest.mark.parametrize(
     ("recipe", "description"),
     [

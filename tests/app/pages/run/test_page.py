@@ -15,11 +15,12 @@ from pytestqt.qtbot import QtBot
 from app.pages.run.block_list import BlockList
 from app.pages.run.loss_plot import LossPlot
 from app.pages.run.page import RunPage
+from app.pages.run.stage_line import StageLine
 from app.shared import resource_needs
 from app.shared.context import Context
 from app.shared.models.opened import OpenedModel
 from app.widgets import plotting
-from core.events import BlockDone, BlockStarted, Event, Failed, Log, Loss, Stage
+from core.events import BlockDone, BlockStarted, EndToEnd, Event, Failed, Log, Loss, Progress, Stage
 from core.jobs import store
 from core.jobs.process import ROOT
 from core.jobs.worker import ORPHANED
@@ -111,6 +112,20 @@ def test_the_page_does_not_import_the_plot_before_it_is_needed() -> None:
 
 
 # --- A run that is on ---
+
+
+def test_the_end_to_end_stage_is_shown_between_tuning_and_writing(page: RunPage, runs: ReplayedRuns) -> None:
+    steps = [EndToEnd(1, 2, 1.5), Progress(0.9, 5.0, 15.0), EndToEnd(2, 2, 1.25)]
+    runs.play([*up_to(Stage, when=lambda e: isinstance(e, Stage) and e.name == "write")[:-1]], SPEC)
+    line = page.live.findChild(StageLine)
+    assert line is not None
+    assert "End to end" not in line.accessibleDescription()
+    runs.more([Stage("end to end"), *steps])
+    assert text(page, "run_doing").endswith("step 2 of 2, KL divergence 1.25")
+    assert "Tune: done, End to end: active, Write: pending" in line.accessibleDescription()
+    line.grab()
+    runs.more(recorded()[-1:])
+    assert not runs.active
 
 
 def test_a_run_that_begins_shows_its_stage(page: RunPage, runs: ReplayedRuns) -> None:

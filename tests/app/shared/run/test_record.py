@@ -6,11 +6,12 @@ import math
 
 import pytest
 
-from app.shared.run.record import KEPT_LOGS, Batch, RunRecord
+from app.shared.run.record import KEPT_LOGS, STAGES, Batch, RunRecord
 from core.events import (
     BlockDone,
     BlockStarted,
     Done,
+    EndToEnd,
     Event,
     Failed,
     Log,
@@ -20,6 +21,8 @@ from core.events import (
     Stage,
     Started,
 )  # fmt: skip
+from core.recipes import Recipe
+from core.spec import JobSpec
 from tests.app.recorded_runs import record_of
 
 TUNING = (Stage("prepare"), Stage("calibrate"), Stage("tune"))
@@ -45,6 +48,18 @@ def test_a_run_begins_with_its_first_event() -> None:
 def test_stages_that_are_over_are_kept_in_order() -> None:
     record = record_of(TUNING)
     assert (record.stage, record.stages_done) == ("tune", ("prepare", "calibrate"))
+
+
+def test_the_end_to_end_stage_belongs_to_runs_that_have_it() -> None:
+    assert "end to end" not in record_of(TUNING).stages
+    planned = RunRecord(JobSpec("demo", "/out", Recipe(start="gptq", end_to_end=2)))
+    assert planned.stages == STAGES
+    record = record_of([*TUNING, Stage("end to end"), EndToEnd(1, 2, 0.5), EndToEnd(2, 2, 0.25)])
+    assert record.stages == STAGES
+    assert record.end_to_end is not None
+    assert (record.end_to_end.step, record.end_to_end.kl) == (2, 0.25)
+    record.wants_pause = True
+    assert record.state == "paused"
 
 
 def test_every_loss_is_kept_across_batches() -> None:

@@ -7,7 +7,7 @@ import pytest
 from app.shared.run import words as run_words
 from app.shared.run.record import RunRecord
 from core.bitsmap import BitsMap, Rule
-from core.events import BlockDone, BlockStarted, Event, Failed, Loss, Progress, Stage
+from core.events import BlockDone, BlockStarted, EndToEnd, Event, Failed, Loss, Progress, Stage
 from core.jobs.worker import ORPHANED
 from core.spec import JobSpec
 from tests.app.recorded_runs import record_of
@@ -27,6 +27,13 @@ def test_a_map_with_rules_has_mixed_bits() -> None:
 
 def test_blocks_are_counted_from_one() -> None:
     assert run_words.doing(record_of(TUNING)) == "Tuning block 14 of 30"
+
+
+def test_an_end_to_end_step_shows_its_divergence() -> None:
+    record = record_of([*TUNING, Stage("end to end"), EndToEnd(3, 60, 0.25)])
+    assert run_words.doing(record) == "Tuning all scales and norms together: step 3 of 60, KL divergence 0.25"
+    record.wants_pause = True
+    assert run_words.doing(record) == "Paused between two steps"
 
 
 def test_a_download_shows_its_progress() -> None:

@@ -1,0 +1,154 @@
+"""Quantized blocks that are kept until the end-to-end stage has learned their scales.
+
+A block is kept as integers of 8 bits, in memory or in mapped files, with scales; its weights are dequantized when it is
+run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import psutil
+import torch
+from torch import Tensor, nn
+
+from core.formats.stored import StoredLayer
+from core.model.tree import LayerPlan
+from core.quant.activations import Activations
+from core.quant.level_grid import LevelGrid
+from core.quant.parameter_grid import GridRows, ParameterGrid, RowPlaces, layers_of
+
+_SHARE = 4
+"""Levels are kept in memory if they need at most one part in this number of the free memory."""
+
+
+@dataclass(frozen=True)
+class LevelStorage:
+    """The place of the levels of all kept blocks.
+
+    Attributes:
+        folder: of memory-mapped files; None for memory.
+    """
+
+    folder: Path | None = None
+
+    def store(self, levels: Tensor, name: str) -> Tensor:
+        """Return a copy of levels (uint8) in this storage, or the same tensor if it is there already.
+
+        Args:
+            name: of the file.
+        """
+        if self.folder is None:
+            return levels.cpu()
+        stored = Activations(levels.shape, levels.dtype, self.folder / f"{name}.cache").data
+        stored.copy_(levels)
+        return stored
+
+
+def level_storage(plans: Sequence[LayerPlan], folder: Path, spill: bool) -> LevelStorage:
+    """Return the storage for the levels of all layers.
+
+    Args:
+        folder: for files.
+        spill: use files in any case.
+    """
+    nbytes = sum(item.linear.in_features * item.linear.out_features for item in plans if item.scheme.quantized)
+    return LevelStorage(folder if spill or nbytes * _SHARE > psutil.virtual_memory().available else None)
+
+
+@dataclass(frozen=True)
+class KeptGrid:
+    """Quantized rows of a parameter.
+
+    Attributes:
+        places: the rows of the parameter.
+        rows: the linear layers, in the order of the grid.
+        content: the grid whose scales are learned; or the rows as they are written, of which nothing is learned, such
+            as a block type, or experts with few tokens.
+    """
+
+    places: RowPlaces
+    rows: list[GridRows]
+    content: LevelGrid | StoredLayer
+
+    @property
+    def bits(self) -> int:
+        """Bits of the integers."""
+        return self.rows[0].item.scheme.bits
+
+    def layers(self) -> list[tuple[GridRows, StoredLayer]]:
+        """Return the rows of each linear layer as they are written."""
+        content = self.content
+        return layers_of(self.rows, content.freeze("rows") if isinstance(content, LevelGrid) else content)
+
+    @torch.no_grad()
+    def write(self, parameter: Tensor) -> None:
+        """Write the dequantized rows into the parameter."""
+        rows = self.places.read(parameter)
+        if isinstance(self.content, LevelGrid):
+            _on(self.content, rows.device).quantize_into(rows)
+        else:
+            rows.copy_(self.content.dequantize())
+        self.places.write(parameter, rows)
+
+    def slopes(self, gradient: Tensor) -> Tensor:
+        """Return the gradients of the scales, float32 [out, groups], for that of the parameter."""
+        if not isinstance(self.content, LevelGrid):
+            raise TypeError("the scales of these rows are not learned")
+        return _on(self.content, gradient.device).slopes(self.places.read(gradient))
+
+
+def _on(grid: LevelGrid, device: torch.device) -> LevelGrid:
+    """Return a grid with its levels on a device, which shares its scales."""
+    return replace(grid, start=replace(grid.start, levels=grid.start.levels.to(device)))
+
+
+@dataclass(frozen=True)
+class KeptBlock:
+    """A quantized block.
+
+    Attributes:
+        plans: of its quantized layers, in the order of the output.
+        grids: name of each quantized parameter of the model -> its grids.
+    """
+
+    plans: list[LayerPlan]
+    grids: Mapping[str, list[KeptGrid]]
+
+    def learned(self, parameter: str) -> list[tuple[KeptGrid, LevelGrid]]:
+        """Return the grids of a parameter whose scales are learned."""
+        return [(kept, kept.content) for kept in self.grids[parameter] if isinstance(kept.content, LevelGrid)]
+
+    def parts(self) -> Iterator[tuple[GridRows, StoredLayer]]:
+        """Yield the rows of all linear layers as they are written."""
+        for grids in self.grids.values():
+            for kept in grids:
+                yield from kept.layers()
+
+
+def keep_block(
+    plans: list[LayerPlan],
+    layers: Sequence[ParameterGrid],
+    parameters: Mapping[str, nn.Parameter],
+    storage: LevelStorage,
+) -> KeptBlock:
+    """Return a block without its weights.
+
+    Args:
+        layers: grids of the block after tuning.
+        parameters: name in the model -> quantized parameter.
+        storage: for the levels.
+    """
+    names = {id(parameter): name for name, parameter in parameters.items()}
+    kept: dict[str, list[KeptGrid]] = {}
+    for layer in layers:
+        name, grid = names[id(layer.parameter)], layer.grid
+        same = kept.setdefault(name, [])
+        if isinstance(grid, LevelGrid):
+            levels = storage.store(grid.start.levels, f"{name}-{len(same)}")
+            same.append(KeptGrid(layer.places, layer.rows, replace(grid, start=replace(grid.start, levels=levels))))
+        else:
+            same.append(KeptGrid(layer.places, layer.rows, grid.freeze("rows")))
+    return KeptBlock(plans, kept)
