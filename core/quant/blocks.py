@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
+import psutil
 import torch
 from torch import Tensor, nn
 
@@ -21,19 +22,23 @@ from core.model.skeleton import Skeleton
 from core.model.tree import LayerPlan
 from core.quant.end_to_end.kept_blocks import KeptBlock, LevelStorage, keep_block
 from core.quant.grid_groups import (
+    RowGroup,
+    count_experts,
     divided,
     expert_tokens,
+    grid_scheme,
     group_rows,
     make_grid,
-    parameters_with_start,
     recorded_parameters,
+    starts,
 )
 from core.quant.input_statistics import InputStatistics
 from core.quant.parameter_grid import GridRows, ParameterGrid, joined
 from core.quant.prepare import ResolvedSettings
 from core.quant.sample_activations import SampleActivations, Side
 from core.quant.signround import Tuning, TuningResult, tune_block
-from core.quant.start.gram import GramMatrices
+from core.quant.start.groups import start_groups
+from core.quant.start.levels import Levels
 from core.report.experts import MixtureTokens
 from core.spec import JobSpec
 
@@ -107,16 +112,14 @@ def quantize_block(
             advance(job, block, module, activation_sets[0], "original")
         for activations in activation_sets[1:]:
             advance(job, block, module, activations, "original")
-        grams = GramMatrices({working[name]: count for name, count in parameters_with_start(pieces, job.spec).items()})
-        if grams.wanted:
-            with grams.recording():
-                observe(job, block, module, activation_sets[0])
+        groups = list(divided(pieces, recorded, working, job.spec))
         _use_shared(job, block)
+        levels = _levels(job, groups, originals, working, lambda: observe(job, block, module, activation_sets[0]))
         layers = [
             make_grid(
-                group, originals[group.parameter], working[group.parameter], recorded, grams, job.spec, job.min_zero
+                group, originals[group.parameter], working[group.parameter], recorded, level, job.spec, job.min_zero
             )
-            for group in divided(pieces, recorded, working, job.spec)
+            for group, level in zip(groups, levels, strict=True)
         ]
         originals.clear()  # the grids hold what they need
         outcome = _tune(job, block, module, layers, activation_sets[0])
@@ -129,6 +132,30 @@ def quantize_block(
         return QuantizedBlock(frozen, outcome, expert_tokens(pieces, recorded, working, layers), kept)
     finally:
         skeleton.unload(path)
+
+
+def _levels(
+    job: BlockJob,
+    groups: list[RowGroup],
+    originals: Mapping[str, Tensor],
+    working: Mapping[str, Tensor],
+    run: Callable[[], None],
+) -> list[Levels | None]:
+    """Return the levels of each group with a start; `run` runs the block on the calibration samples."""
+    wanted = [group for group in groups if starts(group, job.spec)]
+    found = iter(
+        start_groups(
+            wanted,
+            originals,
+            working,
+            {group.parameter: count_experts(groups, group.parameter) for group in wanted},
+            run,
+            lambda group: grid_scheme(job.spec, group.rows[0].item),
+            job.min_zero,
+            psutil.virtual_memory().available // 4,
+        )
+    )
+    return [next(found) if starts(group, job.spec) else None for group in groups]
 
 
 def _replaced(skeleton: Skeleton, name: str, dtype: torch.dtype) -> nn.Parameter:

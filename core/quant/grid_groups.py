@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from itertools import groupby
 
 import torch
 from torch import Tensor, nn
@@ -18,9 +17,7 @@ from core.quant.input_statistics import InputStatistics
 from core.quant.level_grid import level_grid
 from core.quant.parameter_grid import GridRows, ParameterGrid, RowPlaces
 from core.quant.rtn import search_scale, searchable
-from core.quant.start.gram import GramMatrices
-from core.quant.start.layer import start_layer
-from core.quant.start.levels import Levels, joined_levels
+from core.quant.start.levels import Levels
 from core.quant.tuned_grid import TunedGrid
 from core.recipes import Recipe
 from core.report.experts import MixtureTokens
@@ -77,7 +74,7 @@ def _numbered(members: list[tuple[LayerPlan, ParameterSlice]]) -> tuple[GridRows
     return tuple(rows)
 
 
-def _count_experts(groups: list[RowGroup], parameter: str) -> int:
+def count_experts(groups: list[RowGroup], parameter: str) -> int:
     """Return the number of experts whose weights a parameter holds; 1 if it belongs to one layer."""
     return 1 + max(_expert(part) for group in groups if group.parameter == parameter for part in group.rows)
 
@@ -101,7 +98,7 @@ def recorded_parameters(groups: list[RowGroup], spec: JobSpec) -> dict[str, int]
     """Return the parameters whose inputs are recorded, with their numbers of experts: those of mixtures, and those
     whose search for scales is weighted by the inputs."""
     return {
-        group.parameter: _count_experts(groups, group.parameter)
+        group.parameter: count_experts(groups, group.parameter)
         for group in groups
         if _weighed(spec.recipe, grid_scheme(spec, group.rows[0].item)) or (_learns(spec.recipe) and _is_expert(group))
     }
@@ -120,7 +117,7 @@ def make_grid(
     original: Tensor,
     parameter: nn.Parameter,
     recorded: InputStatistics,
-    grams: GramMatrices,
+    started: Levels | None,
     spec: JobSpec,
     min_zero: int,
 ) -> ParameterGrid:
@@ -130,7 +127,7 @@ def make_grid(
         original: the parameter in the dtype of the checkpoint.
         parameter: the parameter in the dtype of the matrix products.
         recorded: inputs of the parameter.
-        grams: Gram matrices of its inputs, for a grid with a start.
+        started: the levels of the group if it has a start.
     """
     recipe, item = spec.recipe, group.rows[0].item
     scheme = grid_scheme(spec, item)
@@ -138,12 +135,11 @@ def make_grid(
     weight = places.read(original).contiguous()  # each pass of the compiled loops would copy it otherwise
     importance = recorded.mean_squares(parameter) if _weighed(recipe, scheme) or not group.tuned else None
     known = [None if importance is None else importance[_expert(part)] for part in group.rows]
-    if has_start(recipe, scheme) and group.tuned:
+    if started is not None:
         plain = places.read(parameter.data)
         new_grid(weight, scheme, min_zero=min_zero).quantize_into(plain)
         places.write(parameter.data, plain)
-        levels = _start(group, weight, scheme, parameter, grams, min_zero)
-        grid: TunedGrid = level_grid(levels)
+        grid: TunedGrid = level_grid(started)
         rate = recipe.range_rate(item.scheme.bits)
         return ParameterGrid(grid, parameter, places, list(group.rows), rate, True, recorded.grouped(parameter))
     searched = None
@@ -174,25 +170,9 @@ def has_start(recipe: Recipe, scheme: LayerScheme) -> bool:
     return recipe.start == "gptq" and not scheme.type
 
 
-def parameters_with_start(groups: list[RowGroup], spec: JobSpec) -> dict[str, int]:
-    """Return the parameters whose Gram matrices are needed, with their numbers of experts."""
-    return {
-        group.parameter: _count_experts(groups, group.parameter)
-        for group in groups
-        if has_start(spec.recipe, grid_scheme(spec, group.rows[0].item))
-    }
-
-
-def _start(
-    group: RowGroup, weight: Tensor, scheme: LayerScheme, parameter: Tensor, grams: GramMatrices, min_zero: int
-) -> Levels:
-    """Return the levels of a group; rows of one expert are started together, since they have the same inputs."""
-    parts = []
-    for expert, members in groupby(group.rows, key=_expert):
-        rows = list(members)
-        part = weight[rows[0].start : rows[-1].stop].float()
-        parts.append(start_layer(part, scheme, grams.of(parameter, expert), min_zero))
-    return joined_levels(parts)
+def starts(group: RowGroup, spec: JobSpec) -> bool:
+    """Return whether the integers of a group are found from the Gram matrices of its inputs."""
+    return group.tuned and has_start(spec.recipe, grid_scheme(spec, group.rows[0].item))
 
 
 def _weighed(recipe: Recipe, scheme: LayerScheme) -> bool:

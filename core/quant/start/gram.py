@@ -6,7 +6,7 @@ Weights that get the same inputs, such as those of the query, key and value proj
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 
 import torch
 from torch import Tensor
@@ -19,19 +19,16 @@ class GramMatrices:
 
     Args:
         experts: parameter -> its number of experts, 1 for a linear layer.
+        wanted: parameter -> the experts whose inputs are recorded; all by default.
     """
 
-    def __init__(self, experts: Mapping[Tensor, int]) -> None:
+    def __init__(self, experts: Mapping[Tensor, int], wanted: Mapping[Tensor, Collection[int]] | None = None) -> None:
         self._experts = dict(experts)
-        self._sums: dict[Tensor, Tensor] = {}
-        self._counts: dict[Tensor, Tensor] = {}
+        self._wanted = {parameter: range(count) for parameter, count in experts.items()} if wanted is None else wanted
+        self._sums: dict[Tensor, dict[int, Tensor]] = {}
+        self._counts: dict[tuple[Tensor, int], int] = {}
         self._leaders: dict[Tensor, Tensor] = {}
         self._last: tuple[Tensor, Tensor] | None = None
-
-    @property
-    def wanted(self) -> bool:
-        """Whether there is a parameter whose inputs are recorded."""
-        return bool(self._experts)
 
     @contextlib.contextmanager
     def recording(self) -> Iterator[None]:
@@ -43,26 +40,29 @@ class GramMatrices:
     def of(self, parameter: Tensor, expert: int = 0) -> Tensor:
         """Return the mean of x^T x over the inputs x of a parameter, float32 [in, in].
 
-        An expert without inputs has the mean of all experts; a parameter without inputs, the identity.
+        An expert without inputs has the mean of those that were recorded; a parameter without inputs, the identity.
         """
         leader = self._leaders.get(parameter)
-        if leader is None:
+        if leader is None or leader not in self._sums:
             return torch.eye(parameter.shape[-1], device=parameter.device)
-        counts, sums = self._counts[leader], self._sums[leader]
-        if counts[expert] > 0:
-            return sums[expert] / counts[expert]
-        return sums.sum(0) / counts.sum().clamp(min=1)
+        sums = self._sums[leader]
+        if expert in sums:
+            return sums[expert] / self._counts[leader, expert]
+        total = torch.zeros_like(next(iter(sums.values())))
+        for matrix in sums.values():
+            total += matrix
+        return total / sum(self._counts[leader, number] for number in sums)
 
     def _record(self, product: Product) -> None:
         parameter, inputs = product.parameter, product.inputs.detach()
         if product.expert is None:
             self._leaders.setdefault(parameter, parameter)
-            for number in range(self._experts[parameter]):
+            for number in self._wanted[parameter]:
                 rows, _ = product.of_expert(number)
                 if len(rows):
                     self._add(parameter, number, rows)
             return
-        if self._last is not None and self._last[0] is not None and _same(self._last[0], inputs):
+        if self._last is not None and _same(self._last[0], inputs):
             leader = self._leaders.setdefault(parameter, self._last[1])
             if leader is not parameter:
                 return
@@ -72,13 +72,14 @@ class GramMatrices:
         self._last = (inputs, parameter)
 
     def _add(self, parameter: Tensor, expert: int, rows: Tensor) -> None:
+        if expert not in self._wanted[parameter]:
+            return
         rows, width = rows.float(), rows.shape[-1]
-        if parameter not in self._sums:
-            count = self._experts[parameter]
-            self._sums[parameter] = torch.zeros(count, width, width, device=rows.device)
-            self._counts[parameter] = torch.zeros(count, device=rows.device)
-        self._sums[parameter][expert].addmm_(rows.T, rows)
-        self._counts[parameter][expert] += len(rows)
+        sums = self._sums.setdefault(parameter, {})
+        if expert not in sums:
+            sums[expert] = torch.zeros(width, width, device=rows.device)
+        sums[expert].addmm_(rows.T, rows)
+        self._counts[parameter, expert] = self._counts.get((parameter, expert), 0) + len(rows)
 
 
 def _same(one: Tensor, other: Tensor) -> bool:

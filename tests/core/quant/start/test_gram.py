@@ -48,6 +48,16 @@ def test_each_expert_has_the_matrix_of_its_tokens() -> None:
     assert torch.allclose(grams.of(experts, 1), inputs.T @ inputs / 6, atol=1e-6)  # no tokens: those of all
 
 
+def test_only_the_wanted_experts_are_recorded() -> None:
+    experts = parameter(3, 8, 4)
+    grams = GramMatrices({experts: 3}, {experts: {2}})
+    inputs = torch.randn(6, 8)
+    with grams.recording():
+        torch._grouped_mm(inputs, experts, offs=torch.tensor([2, 4, 6], dtype=torch.int32))
+    assert torch.allclose(grams.of(experts, 2), inputs[4:].T @ inputs[4:] / 2, atol=1e-6)
+    assert list(grams._sums[experts]) == [2]
+
+
 def test_a_weight_that_was_not_multiplied_has_the_identity() -> None:
     weight = parameter(4, 8)
     assert torch.equal(GramMatrices({weight: 1}).of(weight), torch.eye(8))

@@ -11,7 +11,8 @@ import torch
 from core.events import BlockDone
 from core.formats.opened import open_checkpoint
 from core.inference.devices import DtypeProbe
-from core.quant import prepare
+from core.quant import blocks, prepare
+from core.quant.start.groups import start_groups
 from tests.core.quant.test_pipeline import digests, report_of, run, spec_of
 from tests.core.tiny_architectures import make_model
 from tests.core.tiny_model import save_model
@@ -60,6 +61,30 @@ def test_all_formats_hold_the_same_weights(model: Path, tmp_path: Path) -> None:
     for name in first.schemes:
         for other in others:
             assert torch.equal(first.layer(name).dequantize(), other.layer(name).dequantize())
+
+
+@pytest.mark.parametrize("name", ["qwen3_moe", "qwen2"])
+def test_gram_matrices_that_do_not_fit_are_summed_in_several_passes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    make_model(name, tmp_path / "model")
+    run(spec_of(tmp_path / "model", tmp_path, start="gptq", output="one"), tmp_path)
+    seen: list[int] = []
+    whole: Any = start_groups
+
+    def start(*arguments: Any) -> Any:
+        *rest, observe, scheme_of, min_zero, _ = arguments
+
+        def counted() -> None:
+            seen.append(1)
+            observe()
+
+        return whole(*rest, counted, scheme_of, min_zero, 1)
+
+    monkeypatch.setattr(blocks, "start_groups", start)
+    run(spec_of(tmp_path / "model", tmp_path, start="gptq", output="two"), tmp_path)
+    assert len(seen) > 2 * 2  # more than one for each of two blocks
+    assert digests(tmp_path / "one") == digests(tmp_path / "two")
 
 
 @pytest.mark.parametrize("name", ["qwen3_moe", "granitemoe", "zamba2"])
