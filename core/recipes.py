@@ -12,9 +12,13 @@ from core.files import read_json
 
 RESOURCES = Path(__file__).resolve().parent.parent / "resources"
 STARTS = ("range", "search", "gptq")
+FOR_ROUNDING = ("lr", "low_bit_lr_scale")
+"""Settings of the rounding offsets of SignRound, which the start "gptq" does not tune."""
 _SCALE_RATE = {2: 1.0, 3: 0.5, 4: 0.3, 8: 0.1}
 """Sum of the steps of the factor of a learned scale, by bits."""
-NAMES = ("quick", "light", "default", "best", "rtn", "opt-rtn")
+NAMES = (
+    "quick", "light", "default", "best", "gptq", "rtn", "opt-rtn", "autoround-light", "autoround", "autoround-best",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -24,9 +28,10 @@ class Recipe:
     Attributes:
         name: name of the recipe on which this one is based.
         purpose: description in one sentence.
-        iters: SignSGD steps per block; 0 for plain rounding (RTN).
-        lr: initial learning rate of the rounding offsets, in levels; None for 1 / iters.
-        minmax_lr: initial learning rate of the range factors; None for lr.
+        iters: SignSGD steps per block; 0 keeps the start.
+        lr: initial learning rate of the rounding offsets, in levels; None for 1 / iters, and with the start "gptq".
+        minmax_lr: initial learning rate of the range factors, or of the scales with the start "gptq"; None for lr, or
+            for a rate by bits.
         samples, seqlen: number of calibration sequences, and tokens per sequence.
         batch_size: sequences per micro-batch; accumulate: micro-batches per step.
         start: what tuning starts from. "range": rounding to nearest in the range of each group; "search": the same
@@ -34,19 +39,20 @@ class Recipe:
             least-squares scales and coordinate descent (`core.quant.start`), of which only the scales are tuned.
         end_to_end: steps after the last block in which the scales of all layers and the norms are learned together, on
             the KL divergence to the original model (`core.quant.end_to_end`); needs the start "gptq". 0 for none.
-        low_bit_lr_scale: factor of lr for layers with 3 bits or fewer (2 in the recipe `best`).
+        low_bit_lr_scale: factor of lr for layers with 3 bits or fewer (2 in the recipe `autoround-best`); 1 with the
+            start "gptq".
     """
 
     name: str = "default"
     purpose: str = ""
-    iters: int = 200
+    iters: int = 50
     lr: float | None = None
     minmax_lr: float | None = None
     samples: int = 128
-    seqlen: int = 2048
-    batch_size: int = 8
+    seqlen: int = 512
+    batch_size: int = 2
     accumulate: int = 1
-    start: str = "range"
+    start: str = "gptq"
     end_to_end: int = 0
     low_bit_lr_scale: float = 1.0
 
@@ -72,6 +78,13 @@ class Recipe:
                 f'End-to-end steps need the start "gptq", but the start is {self.start!r}.',
                 'Set start to "gptq", or end_to_end to 0.',
             )
+        if self.start == "gptq":
+            for name in FOR_ROUNDING:
+                if getattr(self, name) != getattr(type(self), name):
+                    raise BadInput(
+                        f"{name} has no effect with the start gptq, after which only the scales are tuned.",
+                        "Set minmax_lr (--minmax-lr), the learning rate of the scales, or use the recipe autoround.",
+                    )
 
     def learning_rate(self, bits: int) -> float:
         """Return the initial learning rate of the rounding offsets of a layer with `bits` bits."""

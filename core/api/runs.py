@@ -55,9 +55,11 @@ def quantize(
 
     Args:
         model: Hub id, folder, `.gguf` file, or `demo`.
-        recipe: quick, light, default, best, rtn, opt-rtn, the path of a recipe file, or a `Recipe`.
+        recipe: quick, light, default, best, gptq, rtn, opt-rtn, autoround-light, autoround, autoround-best, the path of
+            a recipe file, or a `Recipe`.
         bits, group_size, sym: Scheme of all layers that the map does not name; 4, 128 and symmetric by default.
-        iters, lr, minmax_lr, samples, seqlen, batch_size, accumulate: Replace the values of the recipe.
+        iters, lr, minmax_lr, samples, seqlen, batch_size, accumulate: Replace the values of the recipe; lr only of
+            one without the start gptq, such as autoround.
         calibration: `builtin`, a Hub data set id, or a txt, jsonl or parquet file.
         formats: One format is written into `output` itself, several into `output/FORMAT`.
         inline: Run in this process, which imports torch and which a crash ends, instead of in a child process.

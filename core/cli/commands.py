@@ -84,15 +84,19 @@ Map = Annotated[
 Iters = Annotated[
     int | None,
     typer.Option(
-        help="Number of tuning iterations per block; 0 rounds to nearest (RTN) without tuning; default: from --recipe."
+        help="Number of tuning iterations per block; 0 keeps the start of the recipe; default: from --recipe."
     ),
 ]
 LearningRate = Annotated[
-    float | None, typer.Option("--lr", help="Learning rate of the rounding offsets; default: 1/iters.")
+    float | None,
+    typer.Option("--lr", help="Learning rate of the rounding offsets, for the recipes of AutoRound; default: 1/iters."),
 ]
 MinMaxLearningRate = Annotated[
     float | None,
-    typer.Option("--minmax-lr", help="Learning rate of the minimum and maximum factors; default: same as --lr."),
+    typer.Option(
+        "--minmax-lr",
+        help="Learning rate of the scales; default: by bits, or same as --lr for the recipes of AutoRound.",
+    ),
 ]
 Samples = Annotated[int | None, typer.Option(help="Number of calibration samples; default: from --recipe.")]
 SeqLen = Annotated[

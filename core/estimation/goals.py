@@ -92,7 +92,7 @@ def best(scheme: LayerScheme, needed: Costs | None, memory: float | None) -> Sug
     """
     tight = needed is not None and memory is not None and needed.ram.high > memory
     seconds = needed.seconds if needed else None
-    line = f"The recipe best keeps the size and has the most tuning steps: {_time(seconds)}."
+    line = f"The recipe best keeps the size and is the most thorough of Bitwright's own: {_time(seconds)}."
     if needed is not None and memory is not None and tight:
         line += (
             f" Low-memory mode is on because the run may need {human(needed.ram.high)} and {human(memory)} are free."

@@ -197,7 +197,7 @@ def _advice(report: Mapping[str, Any], grade: Grade) -> str:
     if bits and min(bits) <= 3:
         ways.append(f"more bits for some of the layers with {min(bits)} bits")
     if steps is not None and steps < 200:
-        ways.append("a recipe with more steps and more samples (light, default or best)")
+        ways.append("a recipe with more steps and more samples (default or best)")
     scheme = _mapping(_mapping(report.get("settings")).get("default_scheme"))
     size = scheme.get("group_size")
     if isinstance(size, int) and (size > 64 or size < 0):

@@ -1,8 +1,9 @@
-"""The bundled recipes hold what the field's programs publish, and bad values are refused."""
+"""The bundled recipes, the settings of AutoRound among them, and the refusal of bad values."""
 
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +18,9 @@ from core.recipes import Recipe
 @pytest.mark.parametrize(
     ("name", "iters", "samples", "seqlen", "batch", "rate_at_4", "rate_at_2"),
     [
-        ("light", 50, 128, 2048, 8, 0.005, 0.005),
-        ("default", 200, 128, 2048, 8, 1 / 200, 1 / 200),
-        ("best", 1000, 512, 2048, 8, 1 / 1000, 2 / 1000),
+        ("autoround-light", 50, 128, 2048, 8, 0.005, 0.005),
+        ("autoround", 200, 128, 2048, 8, 1 / 200, 1 / 200),
+        ("autoround-best", 1000, 512, 2048, 8, 1 / 1000, 2 / 1000),
     ],
 )
 def test_the_published_recipes(
@@ -29,6 +30,28 @@ def test_the_published_recipes(
     assert (recipe.iters, recipe.samples, recipe.seqlen, recipe.batch_size) == (iters, samples, seqlen, batch)
     assert recipe.learning_rate(4) == pytest.approx(rate_at_4)
     assert recipe.learning_rate(2) == pytest.approx(rate_at_2)
+    assert recipe.start == "range"
+
+
+def test_own_recipes_start_without_gradients_and_cost_more_from_one_to_the_next() -> None:
+    own = [recipes.load(name) for name in ("gptq", "quick", "light", "default", "best")]
+    assert {recipe.start for recipe in own} == {"gptq"}
+    tuned = [recipe.iters * recipe.batch_size * recipe.seqlen for recipe in own]
+    assert tuned == sorted(set(tuned))
+    assert tuned[0] == 0
+
+
+def test_a_recipe_without_values_is_the_default_but_for_the_end_to_end_steps() -> None:
+    default = recipes.load("default")
+    assert replace(Recipe(), purpose=default.purpose, end_to_end=default.end_to_end) == default
+
+
+@pytest.mark.parametrize("values", [{"lr": 0.1}, {"low_bit_lr_scale": 2.0}])
+def test_settings_of_rounding_offsets_are_refused_after_a_start_that_fixes_the_integers(values: dict[str, Any]) -> None:
+    with pytest.raises(BadInput, match="has no effect with the start gptq") as caught:
+        recipes.load("default", **values)
+    assert "--minmax-lr" in caught.value.hint
+    assert recipes.load("autoround", **values) == replace(recipes.load("autoround"), **values)
 
 
 @pytest.mark.parametrize("name", recipes.NAMES)
@@ -46,12 +69,18 @@ def test_plain_rounding_has_no_steps() -> None:
 
 def test_overrides_replace_and_none_does_not() -> None:
     recipe = recipes.load("light", iters=10, samples=None)
-    assert (recipe.iters, recipe.samples) == (10, 128)
+    assert (recipe.iters, recipe.samples) == (10, 100)
 
 
 def test_the_range_rate_follows_the_rounding_rate_unless_given() -> None:
-    assert Recipe(iters=100).range_rate(4) == pytest.approx(0.01)
-    assert Recipe(iters=100, minmax_lr=0.5).range_rate(2) == 0.5
+    assert Recipe(iters=100, start="range").range_rate(4) == pytest.approx(0.01)
+    assert Recipe(iters=100, minmax_lr=0.5, start="range").range_rate(2) == 0.5
+
+
+def test_the_rate_of_scales_depends_on_the_bits_unless_given() -> None:
+    recipe = Recipe(iters=50)
+    assert recipe.range_rate(2) > recipe.range_rate(3) > recipe.range_rate(4) > recipe.range_rate(8)
+    assert replace(recipe, minmax_lr=0.5).range_rate(2) == 0.5
 
 
 def test_a_recipe_comes_back_from_its_file(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from core.spec import JobSpec, from_options
 FULL = JobSpec(
     model="owner/model",
     output="/tmp/ö ut",
-    recipe=Recipe("quick", "For a start.", iters=5, lr=0.5),
+    recipe=Recipe("autoround", "For a start.", iters=5, lr=0.5, start="range"),
     bits_map=BitsMap(LayerScheme(2, 64, sym=False), (Rule("*.q_proj", bits=8),), (Rule("lm_head", bits=4),)),
     calibration="text.txt",
     formats=("auto_round", "auto_gptq"),

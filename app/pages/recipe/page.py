@@ -245,7 +245,8 @@ class RecipePage(QWidget):
         if any(parameter.key == key for parameter in _JOB_PARAMETERS):
             self._choose(**{key: value})
         else:
-            self._choose(recipe=replace(self._draft.choices.recipe, **{key: value}))
+            recipe = self._draft.choices.recipe
+            self._choose(recipe=parameters.turned(recipe, self._bases[recipe.name], key, value))
 
     def _reset(self) -> None:
         base = self._bases[self._draft.choices.recipe.name]

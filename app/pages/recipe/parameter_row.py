@@ -103,26 +103,29 @@ class ParameterRow(QWidget):
     def show_value(self, value: Any, default: Any, recipe: Recipe) -> None:
         """Show the value and the default; `recipe` gives the value of an empty rate.
 
-        The input is kept unless the value was changed elsewhere.
+        The input is kept unless the value was changed elsewhere, or another recipe was selected.
         """
-        moved = not self._shown_once or value != self._value
+        moved = not self._shown_once or value != self._value or recipe.name != self._recipe.name
         self._shown_once = True
         self._value, self._default, self._recipe = value, default, recipe
         if self._switch is not None:
             self._switch.setChecked(bool(value))
         if self._choice is not None:
             self._choice.setCurrentIndex(self._choice.findData(value))
+        unused = parameters.unused(self._parameter, recipe)
         if self._field is not None:
+            self._field.setEnabled(not unused)
+            self._field.setAccessibleDescription(unused or self._parameter.explanation)
             self._field.setPlaceholderText(parameters.automatic(self._parameter, recipe))
             typed = parameters.parse(self._parameter, self._field.text())
-            if moved and not (self._field.hasFocus() and typed == value):
+            if unused or (moved and not (self._field.hasFocus() and typed == value)):
                 self._field.setText(parameters.shown(value))
-            if moved:
+            if unused or moved:
                 self._problem.set_text("", "bad")
         self._dot.set_on(self.changed)
         self._reset.setVisible(self.changed or self.refused)
         usual = self.tr("Default: {value}.").format(value=parameters.spoken(self._parameter, default))
-        self._explanation.set_text(f"{self._parameter.explanation} {usual}")
+        self._explanation.set_text(unused or f"{self._parameter.explanation} {usual}")
 
     def eventFilter(self, watched: QObject, event: QEvent) -> bool:
         """Handle Escape: restore the value after an invalid input."""

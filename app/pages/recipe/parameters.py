@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any, Literal
 
-from core.recipes import Recipe
+from core.recipes import FOR_ROUNDING, Recipe
 from core.spec import JobSpec
 from core.wording import figure
 
@@ -43,11 +43,11 @@ class Parameter:
 
 PARAMETERS = (
     Parameter("iters", "Iterations", "steps per block", "whole",
-              "Tuning steps for each block. 0 uses plain rounding.", 0, 100_000),
+              "Tuning steps for each block. 0 keeps the start.", 0, 100_000),
     Parameter("lr", "Learning rate", "levels", "rate",
               "Initial learning rate of the rounding values. Empty: 1 / iterations.", 0, 10),
-    Parameter("minmax_lr", "Range rate", "levels", "rate",
-              "Learning rate of min and max scale of each group. Empty: the learning rate.", 0, 10),
+    Parameter("minmax_lr", "Scale rate", "", "rate",
+              "Learning rate of the scale of each group. Empty: the learning rate, or by bits with GPTQ.", 0, 10),
     Parameter("low_bit_lr_scale", "Low-bit factor", "times", "rate",
               "Factor on the learning rate in layers of 2 and 3 bits.", 0, 10),
     Parameter("samples", "Samples", "sequences", "whole",
@@ -73,6 +73,10 @@ PARAMETERS = (
 )  # fmt: skip
 
 _JOB_DEFAULTS = {item.name: item.default for item in fields(JobSpec)}
+
+
+_NEEDS_START = "Not used: these steps need the start GPTQ."
+_ONLY_SCALES = "Not used: after the start GPTQ only the scales are tuned."
 
 
 def value_of(parameter: Parameter, recipe: Recipe, job: Mapping[str, Any]) -> Any:
@@ -129,10 +133,36 @@ def spoken(parameter: Parameter, value: Any) -> str:
 
 
 def automatic(parameter: Parameter, recipe: Recipe) -> str:
-    """Return the value of an empty rate in this recipe; "" for a parameter that cannot be empty."""
-    if parameter.key == "lr":
+    """Return the value of an empty rate in this recipe; "" for a parameter that cannot be empty or is not used."""
+    if parameter.key == "lr" and not unused(parameter, recipe):
         return figure(1.0 / max(1, recipe.iters))
-    return figure(recipe.learning_rate(4)) if parameter.key == "minmax_lr" else ""
+    if parameter.key == "minmax_lr":
+        return "by bits" if recipe.start == "gptq" else figure(recipe.learning_rate(4))
+    return ""
+
+
+def unused(parameter: Parameter, recipe: Recipe) -> str:
+    """Return the reason why a parameter has no effect in this recipe; "" if it has one."""
+    if recipe.start == "gptq":
+        return _ONLY_SCALES if parameter.key in FOR_ROUNDING else ""
+    return _NEEDS_START if parameter.key == "end_to_end" else ""
+
+
+def turned(recipe: Recipe, base: Recipe, key: str, value: Any) -> Recipe:
+    """Return a recipe with another value of one parameter.
+
+    A start resets the parameters that it does not use, and sets those that the previous one did not use to the values
+    of the recipe `base`.
+
+    Args:
+        base: the recipe that was selected.
+    """
+    changes = {key: value}
+    if key == "start" and recipe.start != value and "gptq" in (recipe.start, value):
+        source = Recipe() if value == "gptq" else base
+        changes |= {name: getattr(source, name) for name in FOR_ROUNDING}
+        changes["end_to_end"] = base.end_to_end if value == "gptq" else 0
+    return replace(recipe, **changes)
 
 
 def changed(recipe: Recipe, base: Recipe) -> list[str]:

@@ -1,4 +1,4 @@
-"""The recipes as cards in up to three columns, with arrow keys to move between them.
+"""The recipes as cards in up to three columns and in sections with headings, with arrow keys to move between them.
 
 Emits the selection; the page applies it.
 """
@@ -12,9 +12,10 @@ from PySide6.QtGui import QResizeEvent
 from PySide6.QtWidgets import QGridLayout, QLayout, QWidget
 
 from app.pages.recipe.recipe_card import RecipeCard
-from app.pages.recipe.recipe_words import title_of
+from app.pages.recipe.recipe_words import OWN, PEER, SAVED, section_of, title_of
 from app.theme import Theme
 from app.widgets.radio_focus import settle_focus
+from app.widgets.tinted_label import TintedLabel
 from core.recipes import Recipe
 
 _SPACING = 8
@@ -35,6 +36,12 @@ class RecipeCards(QWidget):
         super().__init__(parent)
         self._theme = theme
         self._cards: dict[str, RecipeCard] = {}
+        self._sections: dict[str, str] = {}
+        self._headings = {
+            section: TintedLabel(theme, self.tr(section), role="muted", parent=self) for section in (SAVED, PEER)
+        }
+        for heading in self._headings.values():
+            heading.setObjectName("section")
         self._columns = _MOST_COLUMNS
         self._grid = QGridLayout(self)
         self._grid.setContentsMargins(0, 0, 0, 0)
@@ -43,7 +50,8 @@ class RecipeCards(QWidget):
 
     def set_recipes(self, wanted: Iterable[Recipe]) -> None:
         """Create and remove cards for these recipes; existing cards are kept."""
-        shown = {recipe.name: recipe for recipe in wanted}
+        recipes = sorted(wanted, key=lambda recipe: (OWN, SAVED, PEER).index(section_of(recipe)))
+        shown = {recipe.name: recipe for recipe in recipes}
         if list(shown) == list(self._cards):
             return
         for name in [name for name in self._cards if name not in shown]:
@@ -55,6 +63,7 @@ class RecipeCards(QWidget):
             if name not in self._cards:
                 self._cards[name] = self._make(recipe)
         self._cards = {name: self._cards[name] for name in shown}
+        self._sections = {name: section_of(recipe) for name, recipe in shown.items()}
         self._place()
 
     def card(self, name: str) -> RecipeCard:
@@ -62,7 +71,7 @@ class RecipeCards(QWidget):
         return self._cards[name]
 
     def names(self) -> list[str]:
-        """The recipes with a card, in their order."""
+        """The recipes with a card, in the order of the cards."""
         return list(self._cards)
 
     def set_picked(self, name: str) -> None:
@@ -96,8 +105,19 @@ class RecipeCards(QWidget):
         return card
 
     def _place(self) -> None:
-        for number, card in enumerate(self._cards.values()):
-            self._grid.removeWidget(card)
-            self._grid.addWidget(card, number // self._columns, number % self._columns)
+        row = 0
+        for section in (OWN, SAVED, PEER):
+            cards = [card for name, card in self._cards.items() if self._sections[name] == section]
+            heading = self._headings.get(section)
+            if heading is not None:
+                self._grid.removeWidget(heading)
+                heading.setVisible(bool(cards))
+                if cards:
+                    self._grid.addWidget(heading, row, 0, 1, self._columns)
+                    row += 1
+            for number, card in enumerate(cards):
+                self._grid.removeWidget(card)
+                self._grid.addWidget(card, row + number // self._columns, number % self._columns)
+            row += -(-len(cards) // self._columns)
         for column in range(_MOST_COLUMNS):
             self._grid.setColumnStretch(column, 1 if column < self._columns else 0)

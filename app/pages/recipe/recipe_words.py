@@ -19,11 +19,19 @@ TITLES = {
     "light": "Light",
     "default": "Default",
     "best": "Best",
+    "gptq": "Without gradients (GPTQ)",
     "rtn": "Plain rounding (RTN)",
     "opt-rtn": "Searched rounding (opt-RTN)",
+    "autoround-light": "AutoRound light",
+    "autoround": "AutoRound",
+    "autoround-best": "AutoRound best",
 }
+OWN, SAVED, PEER = "", "Your recipes", "Settings of AutoRound, for comparison"
+"""Headings of the sections of cards, in their order; none for the first."""
 _FEW_TOKENS = 32_768
-"""Number of tokens below which a recipe has the lowest rank for any number of steps."""
+"""Number of tokens below which a recipe without a start has the lowest rank for any number of steps."""
+_START_RANKS = ((1, 8_192, "medium"), (50, 32_768, "full"), (150, 131_072, "long"))
+"""Steps and tokens from which a recipe with the start GPTQ has a higher rank than "short"."""
 _EFFORTS = ("rounded", "searched", "short", "medium", "full", "long")
 _WORDS = {
     8: ("hardly any loss",) * 6,
@@ -41,11 +49,22 @@ def title_of(recipe: Recipe) -> str:
     return TITLES.get(recipe.name, recipe.name)
 
 
+def section_of(recipe: Recipe) -> str:
+    """Return the section of the card, one of OWN, SAVED and PEER."""
+    if recipe.name not in TITLES:
+        return SAVED
+    return PEER if recipe.name.startswith("autoround") else OWN
+
+
 def effort(recipe: Recipe) -> str:
     """Return the amount of tuning, one of `_EFFORTS`, from the steps and the number of tokens."""
+    tokens = recipe.samples * recipe.seqlen
+    if recipe.start == "gptq":
+        ranks = [rank for steps, text, rank in _START_RANKS if recipe.iters >= steps and tokens >= text]
+        return ranks[-1] if ranks else "short"
     if recipe.iters == 0:
-        return {"range": "rounded", "search": "searched", "gptq": "short"}[recipe.start]
-    if recipe.iters < 50 or recipe.samples * recipe.seqlen < _FEW_TOKENS:
+        return {"range": "rounded", "search": "searched"}[recipe.start]
+    if recipe.iters < 50 or tokens < _FEW_TOKENS:
         return "short"
     return "medium" if recipe.iters < 150 else "full" if recipe.iters < 500 else "long"
 

@@ -17,7 +17,7 @@ from core.spec import JobSpec
 from tests.core.paper_model import llama, mixture
 from tests.core.tiny_model import BLOCKS, SHAPES, WIDTH, save_model
 
-RECIPE = Recipe(iters=10, samples=16, seqlen=32, batch_size=4, accumulate=2)
+RECIPE = Recipe(iters=10, samples=16, seqlen=32, batch_size=4, accumulate=2, start="range")
 SPEC = JobSpec("m", "o", recipe=RECIPE)
 WEIGHTS = sum(rows * columns for rows, columns in SHAPES.values())
 

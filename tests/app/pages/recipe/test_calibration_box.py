@@ -71,7 +71,7 @@ def rows(box: CalibrationBox) -> str:
 
 def test_the_bundled_text_needs_nothing_more(box: CalibrationBox) -> None:
     assert edit(box).isHidden()
-    assert said(box, "calibration-use") == "A run uses 16 rows of 256 tokens: 4,096 tokens."
+    assert said(box, "calibration-use") == "A run uses 50 rows of 256 tokens: 12,800 tokens."
 
 
 def test_a_file_that_is_there_is_chosen(qtbot: QtBot, box: CalibrationBox, chosen: list[str], tmp_path: Path) -> None:

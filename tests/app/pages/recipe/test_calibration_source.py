@@ -47,7 +47,7 @@ def test_nothing_written_yet_says_what_is_used_until_then(kind: str) -> None:
 
 
 def test_how_much_is_used() -> None:
-    assert use_text(recipes.load("quick")) == "A run uses 16 rows of 256 tokens: 4,096 tokens."
+    assert use_text(recipes.load("quick")) == "A run uses 50 rows of 256 tokens: 12,800 tokens."
     assert "does not use" in use_text(recipes.load("rtn"))
 
 

@@ -15,7 +15,7 @@ from app.theme import Theme
 from core import recipes
 from tests.app.find import find
 
-BASE = recipes.load("quick")
+BASE = replace(recipes.load("autoround"), iters=40, samples=16, batch_size=2)
 JOB = {"seed": 42, "low_memory": False, "compile": False}
 
 
@@ -124,10 +124,23 @@ def test_escape_brings_the_value_back(qtbot: QtBot, grid: ParameterGrid, turned:
 
 def test_another_recipe_replaces_what_was_refused(qtbot: QtBot, grid: ParameterGrid) -> None:
     write(qtbot, grid, "seqlen", "4")
-    light = recipes.load("light")
+    light = recipes.load("autoround-light")  # with the same number of tokens per sample
     grid.show_values(light, light, JOB)
     assert field(grid, "seqlen").text() == "2048"
     assert problem(grid, "seqlen") == ""
+
+
+def test_a_rate_that_the_start_does_not_use_is_disabled_and_says_why(qtbot: QtBot, grid: ParameterGrid) -> None:
+    write(qtbot, grid, "lr", "11")
+    started = recipes.load("default")
+    grid.show_values(started, started, JOB)
+    assert not field(grid, "lr").isEnabled()
+    assert (field(grid, "lr").text(), problem(grid, "lr")) == ("", "")
+    assert "Not used" in field(grid, "lr").accessibleDescription()
+    assert any("Not used" in label.text() for label in grid.row("lr").findChildren(QLabel))
+    assert field(grid, "minmax_lr").isEnabled()
+    grid.show_values(BASE, BASE, JOB)
+    assert field(grid, "lr").isEnabled()
 
 
 def test_a_change_elsewhere_leaves_what_was_refused(qtbot: QtBot, grid: ParameterGrid) -> None:

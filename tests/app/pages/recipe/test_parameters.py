@@ -41,7 +41,7 @@ def test_every_parameter_explains_itself_in_a_line(parameter: Parameter) -> None
     ids=lambda parameter: parameter.key,
 )
 def test_the_limits_of_the_table_are_those_of_core(parameter: Parameter) -> None:
-    recipe = Recipe(start="gptq")  # end-to-end steps need it
+    recipe = Recipe(start="gptq" if parameter.key == "end_to_end" else "range")
     parameters.check(parameter, recipe, parameter.high)
     beyond = parameter.high * 2 if parameter.kind == "rate" else int(parameter.high) + 1
     with pytest.raises(BadInput):
@@ -107,13 +107,36 @@ def test_what_is_impossible_is_refused_in_the_words_of_core(key: str, value: Any
 
 
 def test_an_empty_rate_says_what_it_amounts_to() -> None:
-    recipe = Recipe(iters=50)
+    recipe = Recipe(iters=50, start="range")
     assert parameters.automatic(BY_KEY["lr"], recipe) == "0.02"
     assert parameters.automatic(BY_KEY["minmax_lr"], replace(recipe, lr=0.5)) == "0.5"
     assert parameters.automatic(BY_KEY["iters"], recipe) == ""
 
 
 def test_what_was_changed_is_found() -> None:
-    base = recipes.load("quick")
+    base = recipes.load("autoround")
     assert parameters.changed(base, base) == []
     assert parameters.changed(replace(base, iters=41, lr=0.5, name="x"), base) == ["iters", "lr"]
+
+
+def test_rates_of_rounding_offsets_are_unused_after_a_start_that_fixes_the_integers() -> None:
+    default, autoround = recipes.load("default"), recipes.load("autoround")
+    found = [parameter.key for parameter in PARAMETERS if parameters.unused(parameter, default)]
+    assert found == ["lr", "low_bit_lr_scale"]
+    assert parameters.automatic(BY_KEY["lr"], default) == ""
+    assert parameters.automatic(BY_KEY["minmax_lr"], default) == "by bits"
+    assert [parameter.key for parameter in PARAMETERS if parameters.unused(parameter, autoround)] == ["end_to_end"]
+
+
+def test_another_start_resets_the_rates_that_it_does_not_use_and_brings_them_back() -> None:
+    base = recipes.load("autoround-best")
+    with_start = parameters.turned(base, base, "start", "gptq")
+    assert (with_start.start, with_start.low_bit_lr_scale) == ("gptq", 1.0)
+    assert parameters.turned(with_start, base, "start", "range") == base
+    searched = parameters.turned(replace(base, lr=0.5), base, "start", "search")
+    assert searched == replace(base, lr=0.5, start="search")
+    ended = replace(recipes.load("default"), end_to_end=20)
+    plain = parameters.turned(ended, ended, "start", "range")
+    assert (plain.start, plain.end_to_end) == ("range", 0)
+    assert parameters.turned(plain, ended, "start", "gptq") == ended
+    assert parameters.turned(base, base, "iters", 7) == replace(base, iters=7)

@@ -7,7 +7,9 @@ from PySide6.QtCore import Qt
 from pytestqt.qtbot import QtBot
 
 from app.pages.recipe.recipe_cards import RecipeCards
+from app.pages.recipe.recipe_words import PEER
 from app.theme import Theme
+from app.widgets.tinted_label import TintedLabel
 from core import recipes
 from core.recipes import Recipe
 
@@ -51,8 +53,8 @@ def test_arrows_pick_the_neighbours(qtbot: QtBot, cards: RecipeCards, picked: li
     cards.card("quick").setFocus()
     qtbot.keyClick(cards.card("quick"), Qt.Key.Key_Right)
     qtbot.keyClick(cards.card("light"), Qt.Key.Key_Down)
-    qtbot.keyClick(cards.card("rtn"), Qt.Key.Key_Left)
-    assert picked == ["light", "rtn", "best"]
+    qtbot.keyClick(cards.card("gptq"), Qt.Key.Key_Left)
+    assert picked == ["light", "gptq", "best"]
 
 
 def test_showing_the_picked_one_tells_nobody(cards: RecipeCards, picked: list[str]) -> None:
@@ -70,7 +72,21 @@ def test_a_new_recipe_leaves_the_other_cards_alone(cards: RecipeCards) -> None:
     before = cards.card("quick")
     cards.set_recipes([*BUNDLED, Recipe("poems", "For poems.")])
     assert cards.card("quick") is before
-    assert cards.names()[-1] == "poems"
+    assert cards.names() == [*recipes.NAMES[:7], "poems", *recipes.NAMES[7:]]
+
+
+def test_the_settings_of_autoround_stand_below_the_others(cards: RecipeCards) -> None:
+    cards.set_recipes([*BUNDLED, Recipe("poems", "For poems.")])
+    cards.resize(832, 900)
+    rows = {name: cards.card(name).y() for name in cards.names()}
+    assert rows["rtn"] == rows["gptq"] < rows["opt-rtn"] < rows["poems"] < rows["autoround"]
+    headings = [label.y() for label in cards.findChildren(TintedLabel, "section") if label.isVisible()]
+    assert rows["opt-rtn"] < headings[0] < rows["poems"] < headings[1] < rows["autoround"]
+
+
+def test_a_section_without_cards_has_no_heading(cards: RecipeCards) -> None:
+    shown = [label.text() for label in cards.findChildren(TintedLabel, "section") if label.isVisible()]
+    assert shown == [PEER]
 
 
 def test_a_recipe_that_is_gone_takes_its_card_along(cards: RecipeCards) -> None:

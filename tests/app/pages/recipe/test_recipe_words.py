@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from app.pages.recipe.recipe_words import effort, quality, time_text, title_of
+from app.pages.recipe.recipe_words import OWN, PEER, SAVED, effort, quality, section_of, time_text, title_of
 from core import recipes
 from core.estimation.costs import Range
 from core.inference.machine import Machine
@@ -18,8 +18,9 @@ MEASURED = Machine(throughput={"cpu": 1e11}, chosen="cpu")
 @pytest.mark.parametrize(
     ("name", "word"),
     [
-        ("rtn", "rounded"), ("opt-rtn", "searched"), ("quick", "short"), ("light", "medium"), ("default", "full"),
-        ("best", "long"),
+        ("rtn", "rounded"), ("opt-rtn", "searched"), ("gptq", "short"), ("quick", "medium"), ("light", "medium"),
+        ("default", "full"), ("best", "long"), ("autoround-light", "medium"), ("autoround", "full"),
+        ("autoround-best", "long"),
     ],
 )  # fmt: skip
 def test_the_effort_of_the_bundled_recipes(name: str, word: str) -> None:
@@ -28,6 +29,7 @@ def test_the_effort_of_the_bundled_recipes(name: str, word: str) -> None:
 
 def test_many_steps_on_hardly_any_text_are_no_effort() -> None:
     assert effort(Recipe(iters=1000, samples=2, seqlen=64)) == "short"
+    assert effort(Recipe(iters=1000, samples=2, seqlen=64, start="range")) == "short"
 
 
 def test_the_same_recipe_does_worse_with_fewer_bits() -> None:
@@ -50,6 +52,12 @@ def test_a_missing_time_says_why() -> None:
     assert "measuring" in time_text(None, Machine(), "cpu", model=True)
     assert "not measured on cuda:0" in time_text(None, MEASURED, "cuda:0", model=True)
     assert time_text(None, MEASURED, "cpu", model=False) == ""
+
+
+def test_the_settings_of_autoround_have_a_section_of_their_own() -> None:
+    names = ("quick", "gptq", "rtn", "autoround", "autoround-best")
+    assert [section_of(recipes.load(name)) for name in names] == [OWN, OWN, OWN, PEER, PEER]
+    assert section_of(Recipe("poems")) == SAVED
 
 
 def test_a_recipe_of_ones_own_goes_by_its_name() -> None:
