@@ -54,6 +54,8 @@ _SCORED_TOKENS = 8 * 512
 """Tokens of the text on which the loss is measured."""
 FIXED_SAMPLES = 8
 """Samples on which candidates are compared. A comparison by minibatch loss would favour easy minibatches."""
+_KEPT = (1.1, 1.6)
+"""Bytes per quantized weight that are kept until the end-to-end steps: an integer, and the state of its scale."""
 _STEP_TOKENS = 512
 """Tokens of an end-to-end step; more if one sample is longer."""
 _JUDGED = FIXED_SAMPLES * 10
@@ -141,9 +143,10 @@ def estimate(
         low = max(host_caches.low + tuned.low, scored.low)
         held = Range(low, max(host_caches.high + tuned.high, scored.high))
     tokens = _vocabulary(tree)
+    kept = Range(0, 0) if on_disk else kept_bytes(plans, spec.recipe)
     ram = Range(
-        _PROCESS[0] + _TOKEN[0] * tokens + held.low,
-        _PROCESS[1] + max(_TOKEN_READ * tokens, _TOKEN[1] * tokens + held.high),
+        _PROCESS[0] + _TOKEN[0] * tokens + held.low + kept.low,
+        _PROCESS[1] + max(_TOKEN_READ * tokens, _TOKEN[1] * tokens + held.high) + kept.high,
     )
     flops = run_flops(tree, spec.recipe) + end_to_end_flops(tree, spec.recipe)
     seconds = None
@@ -230,9 +233,25 @@ def cache_bytes(tree: ModelTree, recipe: Recipe) -> Range:
     return Range(2 * 2 * numbers, 3 * 4 * numbers)
 
 
+def kept_bytes(plans: Sequence[LayerPlan], recipe: Recipe) -> Range:
+    """Return the bytes of the quantized blocks that are kept until the end-to-end steps.
+
+    They are in memory; with low memory, or if they need more than a quarter of the free memory, in files.
+    """
+    if not recipe.end_to_end:
+        return Range(0, 0)
+    weights = sum(
+        plan.linear.in_features * plan.linear.out_features
+        for plan in plans
+        if plan.scheme.quantized and plan.linear.block >= 0
+    )
+    return Range(_KEPT[0] * weights, _KEPT[1] * weights)
+
+
 def _disk(tree: ModelTree, plans: Sequence[LayerPlan], spec: JobSpec, caches: Range) -> Range:
     tensors = sum(output_size(tree, plans, name).total for name in spec.formats)
-    extra = caches if spec.low_memory else Range(0, 0)
+    kept = kept_bytes(plans, spec.recipe)
+    extra = Range(caches.low + kept.low, caches.high + kept.high) if spec.low_memory else Range(0, 0)
     side = len(spec.formats)
     return Range(tensors + side * _SIDE_FILES[0] + extra.low, tensors + side * _SIDE_FILES[1] + extra.high)
 

@@ -20,7 +20,7 @@ from core.home import private_folder
 from core.model.block_runner import BlockCall, BlockChain, products_in
 from core.model.skeleton import Skeleton
 from core.model.tree import LayerPlan
-from core.quant.end_to_end.kept_blocks import KeptBlock, LevelStorage, keep_block
+from core.quant.end_to_end.kept_blocks import KeptBlock, Storage, keep_block
 from core.quant.grid_groups import (
     RowGroup,
     count_experts,
@@ -59,7 +59,7 @@ class BlockJob:
     min_zero: int
     should_stop: ShouldStop
     on_loss: Callable[[int, int, float], None]
-    keep: LevelStorage | None = None
+    keep: Storage | None = None
     shared: dict[str, Tensor] = field(default_factory=dict)
 
     @property

@@ -34,7 +34,7 @@ from core.model.weights import TensorStore
 from core.quant import heldout
 from core.quant.activations import Activations
 from core.quant.blocks import BlockJob, quantize_block, stored_layers
-from core.quant.end_to_end.kept_blocks import KeptBlock, LevelStorage, level_storage
+from core.quant.end_to_end.kept_blocks import KeptBlock, Storage, block_storage
 from core.quant.end_to_end.norms import norms_in_place
 from core.quant.end_to_end.stage import LearnedModel, learn, obstacle
 from core.quant.head import quantize_head
@@ -261,7 +261,7 @@ def _tune_all(running: _Run, activation_sets: list[SampleActivations]) -> tuple[
     return figures, kept
 
 
-def _kept_levels(spec: JobSpec, ready: PreparedRun, chain: BlockChain, job: Path, emit: Emit) -> LevelStorage | None:
+def _kept_levels(spec: JobSpec, ready: PreparedRun, chain: BlockChain, job: Path, emit: Emit) -> Storage | None:
     """Return the storage for the blocks until the end-to-end stage; None without one.
 
     The reason is logged if the recipe has such a stage and it cannot run.
@@ -272,7 +272,7 @@ def _kept_levels(spec: JobSpec, ready: PreparedRun, chain: BlockChain, job: Path
     if reason:
         emit(Log("warning", f"The end-to-end stage is skipped: {reason}."))
         return None
-    return level_storage(ready.plans, job, ready.resolved.spill)
+    return block_storage(ready.plans, job, ready.resolved.spill)
 
 
 def _end_to_end(

@@ -25,8 +25,8 @@ _SHARE = 4
 
 
 @dataclass(frozen=True)
-class LevelStorage:
-    """The place of the levels of all kept blocks.
+class Storage:
+    """The place of the levels of all kept blocks, and of their inputs during a step.
 
     Attributes:
         folder: of memory-mapped files; None for memory.
@@ -34,28 +34,28 @@ class LevelStorage:
 
     folder: Path | None = None
 
-    def store(self, levels: Tensor, name: str) -> Tensor:
-        """Return a copy of levels (uint8) in this storage, or the same tensor if it is there already.
+    def store(self, value: Tensor, name: str) -> Tensor:
+        """Return a copy of a tensor in a file, or the same tensor if the storage is in memory.
 
         Args:
             name: of the file.
         """
         if self.folder is None:
-            return levels.cpu()
-        stored = Activations(levels.shape, levels.dtype, self.folder / f"{name}.cache").data
-        stored.copy_(levels)
+            return value
+        stored = Activations(value.shape, value.dtype, self.folder / f"{name}.cache").data
+        stored.copy_(value)
         return stored
 
 
-def level_storage(plans: Sequence[LayerPlan], folder: Path, spill: bool) -> LevelStorage:
-    """Return the storage for the levels of all layers.
+def block_storage(plans: Sequence[LayerPlan], folder: Path, spill: bool) -> Storage:
+    """Return the storage for the blocks of a run.
 
     Args:
         folder: for files.
         spill: use files in any case.
     """
     nbytes = sum(item.linear.in_features * item.linear.out_features for item in plans if item.scheme.quantized)
-    return LevelStorage(folder if spill or nbytes * _SHARE > psutil.virtual_memory().available else None)
+    return Storage(folder if spill or nbytes * _SHARE > psutil.virtual_memory().available else None)
 
 
 @dataclass(frozen=True)
@@ -132,7 +132,7 @@ def keep_block(
     plans: list[LayerPlan],
     layers: Sequence[ParameterGrid],
     parameters: Mapping[str, nn.Parameter],
-    storage: LevelStorage,
+    storage: Storage,
 ) -> KeptBlock:
     """Return a block without its weights.
 
@@ -147,7 +147,7 @@ def keep_block(
         name, grid = names[id(layer.parameter)], layer.grid
         same = kept.setdefault(name, [])
         if isinstance(grid, LevelGrid):
-            levels = storage.store(grid.start.levels, f"{name}-{len(same)}")
+            levels = storage.store(grid.start.levels.cpu(), f"{name}-{len(same)}")
             same.append(KeptGrid(layer.places, layer.rows, replace(grid, start=replace(grid.start, levels=levels))))
         else:
             same.append(KeptGrid(layer.places, layer.rows, grid.freeze("rows")))

@@ -118,8 +118,12 @@ class Student:
             head: returns, for the number of a batch and the output of the last block, the gradient of that output.
             share: fraction of the initial learning rate.
         """
-        states = list(self.advance(calls, [self.inputs(part) for part in tokens]))
-        slopes = [head(number, output) for number, output in enumerate(states.pop())]
+        *states, outputs = (
+            self._kept(number, found)
+            for number, found in enumerate(self.advance(calls, [self.inputs(part) for part in tokens]))
+        )
+        slopes = [head(number, output) for number, output in enumerate(outputs)]
+        del outputs
         for number in reversed(range(len(self.blocks))):
             with self._block(number) as module:
                 slopes = self._backward(number, module, calls[number], states.pop(), slopes)
@@ -132,6 +136,12 @@ class Student:
                         norm.adam.step(norm.value, gradient, block.norm_rate * share)
                 if self.resident:
                     self._write(number)
+
+    def _kept(self, number: int, states: list[Tensor]) -> list[Tensor]:
+        """Return the inputs of a block in the storage of the run, for the backward pass."""
+        storage = self.job.keep
+        assert storage is not None
+        return [storage.store(state, f"inputs-{number}-{part}") for part, state in enumerate(states)]
 
     def unload(self) -> None:
         """Free the memory of all loaded blocks."""
@@ -200,8 +210,8 @@ class Student:
         norms = [model.get_parameter(norm.parameter).requires_grad_(True) for norm in block.norms]
         found = []
         try:
-            for hidden, slope in zip(inputs, slopes, strict=True):
-                hidden.requires_grad_(number > 0)
+            for stored, slope in zip(inputs, slopes, strict=True):
+                hidden = stored.to(self.job.resolved.torch_device).requires_grad_(number > 0)
                 with torch.enable_grad(), precision(self.job.resolved):
                     output = call.outputs(module, hidden)[0]
                 if output.requires_grad:

@@ -8,7 +8,15 @@ from typing import Any
 import pytest
 
 from core.bitsmap import BitsMap, Rule
-from core.estimation.costs import Costs, _scoring_set, cache_bytes, estimate, run_flops, tokens_per_expert
+from core.estimation.costs import (
+    Costs,
+    _scoring_set,
+    cache_bytes,
+    end_to_end_share,
+    estimate,
+    run_flops,
+    tokens_per_expert,
+)
 from core.estimation.preflight import read_tree
 from core.estimation.sizes import output_size
 from core.model.tree import ModelTree, resolve_schemes
@@ -159,3 +167,20 @@ def test_more_experts_cost_memory_and_the_time_of_their_rounding() -> None:
     assert many.seconds is not None
     assert many.seconds.high > few.seconds.high
     assert many.ram.high > few.ram.high
+
+
+def test_end_to_end_steps_cost_time_and_the_memory_of_the_kept_blocks(tree: ModelTree) -> None:
+    blockwise = replace(SPEC, recipe=replace(RECIPE, start="gptq"))
+    steps = replace(SPEC, recipe=replace(RECIPE, start="gptq", end_to_end=100))
+    quantized = sum(tree.block_weights)
+    without, found = costs(tree, blockwise), costs(tree, steps)
+    assert found.flops > without.flops
+    assert found.ram.low - without.ram.low == pytest.approx(1.1 * quantized)
+    assert found.disk == without.disk
+    on_disk = costs(tree, replace(steps, low_memory=True))
+    assert on_disk.disk.low - costs(tree, replace(blockwise, low_memory=True)).disk.low == pytest.approx(
+        1.1 * quantized
+    )
+    share = end_to_end_share(tree, steps.recipe)
+    assert share == pytest.approx((found.flops - without.flops) / found.flops)
+    assert end_to_end_share(tree, blockwise.recipe) == 0
