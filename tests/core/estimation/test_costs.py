@@ -177,10 +177,8 @@ def test_end_to_end_steps_cost_time_and_the_memory_of_the_kept_blocks(tree: Mode
     assert found.flops > without.flops
     assert found.ram.low - without.ram.low == pytest.approx(1.1 * quantized)
     assert found.disk == without.disk
-    on_disk = costs(tree, replace(steps, low_memory=True))
-    assert on_disk.disk.low - costs(tree, replace(blockwise, low_memory=True)).disk.low == pytest.approx(
-        1.1 * quantized
-    )
+    low, before = (costs(tree, replace(spec, low_memory=True)).disk.low for spec in (steps, blockwise))
+    assert low - before == pytest.approx(1.1 * quantized)
     share = end_to_end_share(tree, steps.recipe)
     assert share == pytest.approx((found.flops - without.flops) / found.flops)
     assert end_to_end_share(tree, blockwise.recipe) == 0
