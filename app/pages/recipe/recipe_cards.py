@@ -12,7 +12,7 @@ from PySide6.QtGui import QResizeEvent
 from PySide6.QtWidgets import QGridLayout, QLayout, QWidget
 
 from app.pages.recipe.recipe_card import RecipeCard
-from app.pages.recipe.recipe_words import OWN, PEER, SAVED, section_of, title_of
+from app.pages.recipe.recipe_words import OTHER, OWN, SAVED, section_of, title_of
 from app.theme import Theme
 from app.widgets.radio_focus import settle_focus
 from app.widgets.tinted_label import TintedLabel
@@ -38,7 +38,7 @@ class RecipeCards(QWidget):
         self._cards: dict[str, RecipeCard] = {}
         self._sections: dict[str, str] = {}
         self._headings = {
-            section: TintedLabel(theme, self.tr(section), role="muted", parent=self) for section in (SAVED, PEER)
+            section: TintedLabel(theme, self.tr(section), role="muted", parent=self) for section in (SAVED, OTHER)
         }
         for heading in self._headings.values():
             heading.setObjectName("section")
@@ -50,7 +50,7 @@ class RecipeCards(QWidget):
 
     def set_recipes(self, wanted: Iterable[Recipe]) -> None:
         """Create and remove cards for these recipes; existing cards are kept."""
-        recipes = sorted(wanted, key=lambda recipe: (OWN, SAVED, PEER).index(section_of(recipe)))
+        recipes = sorted(wanted, key=lambda recipe: (OWN, SAVED, OTHER).index(section_of(recipe)))
         shown = {recipe.name: recipe for recipe in recipes}
         if list(shown) == list(self._cards):
             return
@@ -106,7 +106,7 @@ class RecipeCards(QWidget):
 
     def _place(self) -> None:
         row = 0
-        for section in (OWN, SAVED, PEER):
+        for section in (OWN, SAVED, OTHER):
             cards = [card for name, card in self._cards.items() if self._sections[name] == section]
             heading = self._headings.get(section)
             if heading is not None:

@@ -26,8 +26,9 @@ TITLES = {
     "autoround": "AutoRound",
     "autoround-best": "AutoRound best",
 }
-OWN, SAVED, PEER = "", "Your recipes", "Settings of AutoRound, for comparison"
+OWN, SAVED, OTHER = "", "Your recipes", "For comparison: rounding, and the settings of AutoRound"
 """Headings of the sections of cards, in their order; none for the first."""
+_COMPARED = ("rtn", "opt-rtn", "autoround-light", "autoround", "autoround-best")
 _FEW_TOKENS = 32_768
 """Number of tokens below which a recipe without a start has the lowest rank for any number of steps."""
 _START_RANKS = ((1, 8_192, "medium"), (50, 32_768, "full"), (150, 131_072, "long"))
@@ -50,10 +51,10 @@ def title_of(recipe: Recipe) -> str:
 
 
 def section_of(recipe: Recipe) -> str:
-    """Return the section of the card, one of OWN, SAVED and PEER."""
+    """Return the section of the card, one of OWN, SAVED and OTHER."""
     if recipe.name not in TITLES:
         return SAVED
-    return PEER if recipe.name.startswith("autoround") else OWN
+    return OTHER if recipe.name in _COMPARED else OWN
 
 
 def effort(recipe: Recipe) -> str:

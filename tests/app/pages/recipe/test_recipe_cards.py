@@ -7,7 +7,7 @@ from PySide6.QtCore import Qt
 from pytestqt.qtbot import QtBot
 
 from app.pages.recipe.recipe_cards import RecipeCards
-from app.pages.recipe.recipe_words import PEER
+from app.pages.recipe.recipe_words import OTHER
 from app.theme import Theme
 from app.widgets.tinted_label import TintedLabel
 from core import recipes
@@ -72,21 +72,21 @@ def test_a_new_recipe_leaves_the_other_cards_alone(cards: RecipeCards) -> None:
     before = cards.card("quick")
     cards.set_recipes([*BUNDLED, Recipe("poems", "For poems.")])
     assert cards.card("quick") is before
-    assert cards.names() == [*recipes.NAMES[:7], "poems", *recipes.NAMES[7:]]
+    assert cards.names() == [*recipes.NAMES[:5], "poems", *recipes.NAMES[5:]]
 
 
-def test_the_settings_of_autoround_stand_below_the_others(cards: RecipeCards) -> None:
+def test_what_is_for_comparison_stands_below_the_others(cards: RecipeCards) -> None:
     cards.set_recipes([*BUNDLED, Recipe("poems", "For poems.")])
     cards.resize(832, 900)
     rows = {name: cards.card(name).y() for name in cards.names()}
-    assert rows["rtn"] == rows["gptq"] < rows["opt-rtn"] < rows["poems"] < rows["autoround"]
+    assert rows["best"] == rows["gptq"] < rows["poems"] < rows["rtn"] == rows["opt-rtn"] < rows["autoround"]
     headings = [label.y() for label in cards.findChildren(TintedLabel, "section") if label.isVisible()]
-    assert rows["opt-rtn"] < headings[0] < rows["poems"] < headings[1] < rows["autoround"]
+    assert rows["best"] < headings[0] < rows["poems"] < headings[1] < rows["rtn"]
 
 
 def test_a_section_without_cards_has_no_heading(cards: RecipeCards) -> None:
     shown = [label.text() for label in cards.findChildren(TintedLabel, "section") if label.isVisible()]
-    assert shown == [PEER]
+    assert shown == [OTHER]
 
 
 def test_a_recipe_that_is_gone_takes_its_card_along(cards: RecipeCards) -> None:

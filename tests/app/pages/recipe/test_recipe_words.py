@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from app.pages.recipe.recipe_words import OWN, PEER, SAVED, effort, quality, section_of, time_text, title_of
+from app.pages.recipe.recipe_words import OTHER, OWN, SAVED, effort, quality, section_of, time_text, title_of
 from core import recipes
 from core.estimation.costs import Range
 from core.inference.machine import Machine
@@ -54,9 +54,9 @@ def test_a_missing_time_says_why() -> None:
     assert time_text(None, MEASURED, "cpu", model=False) == ""
 
 
-def test_the_settings_of_autoround_have_a_section_of_their_own() -> None:
+def test_rounding_and_the_settings_of_autoround_have_a_section_of_their_own() -> None:
     names = ("quick", "gptq", "rtn", "autoround", "autoround-best")
-    assert [section_of(recipes.load(name)) for name in names] == [OWN, OWN, OWN, PEER, PEER]
+    assert [section_of(recipes.load(name)) for name in names] == [OWN, OWN, OTHER, OTHER, OTHER]
     assert section_of(Recipe("poems")) == SAVED
 
 
