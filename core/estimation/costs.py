@@ -6,6 +6,7 @@ speed of matrix products is an argument; it is measured elsewhere.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import takewhile
@@ -32,8 +33,16 @@ _TOKEN_READ = 4_500
 """Bytes per token of the vocabulary while the tokenizer is loaded, before the model (Gemma 3: 1 GB)."""
 _STATE = (14, 26)
 """Bytes per weight of the tuned block: weight, rounded weight, gradient, offsets and the best offsets."""
+_FIXED_STATE = 10
+"""The smallest number of bytes per weight if the integers are fixed: without offsets."""
 _ROWS = (10, 24)
 """Activations kept for the backward pass of a step, in rows of the block's width."""
+_START_OPERATIONS = 32
+"""Floating point operations of matrix products that take as long as the start of a layer, per weight and input.
+
+Measured: 52 to 57 for layers of 576 x 576 to 576 x 1536 weights on one core, which is inside `_SLOWDOWN`."""
+_GRAM_COPIES = (3, 8)
+"""Copies of the Gram matrix of a layer during its start: damped, in another order, inverted and decomposed."""
 _SLOWDOWN = (1.1, 2.6)
 """Time of a run relative to that of its matrix products: rounding, normalization, optimizer, files, other programs."""
 _ROUNDING = (100, 1_500)
@@ -168,6 +177,9 @@ def run_flops(tree: ModelTree, recipe: Recipe) -> float:
     of candidates. Attention adds 2*S*H per token of a forward pass in a causal model with S tokens of context and
     hidden size H, and three times as much in a step. Without steps only the activations remain; plain rounding does not
     need them either.
+
+    The start "gptq" adds another forward pass, 2*P*N for the Gram matrices, whose sizes are about those of the weights,
+    and the start of each layer. A run whose Gram matrices do not fit into the memory makes more passes.
     """
     if not recipe.reads_text:
         return 0.0
@@ -179,7 +191,16 @@ def run_flops(tree: ModelTree, recipe: Recipe) -> float:
     for weights in tree.active_weights:
         forward = 2 * weights + attention
         total += 3 * forward * step * recipe.iters + forward * (activations + judged)
-    return total
+    return total + (_start_flops(tree, recipe) if recipe.start == "gptq" else 0.0)
+
+
+def _start_flops(tree: ModelTree, recipe: Recipe) -> float:
+    """Return the floating point operations of the start of all layers."""
+    weights = sum(tree.active_weights)
+    passes = recipe.samples * recipe.seqlen * (4 * weights + 2 * recipe.seqlen * _hidden(tree) * tree.blocks)
+    shapes = Counter(weight for linear, weight in zip(tree.linears, tree.weights, strict=True) if linear.block >= 0)
+    layers = sum(number * inputs * inputs * outputs for (inputs, outputs, _), number in shapes.items())
+    return passes + _START_OPERATIONS * layers
 
 
 def samples_per_step(recipe: Recipe) -> int:
@@ -260,14 +281,26 @@ def _working_set(tree: ModelTree, spec: JobSpec) -> Range:
     """Return the bytes of the tuning state of the largest block and of the activations of one step."""
     recipe = spec.recipe
     weights = max(tree.block_weights, default=0)
+    grams = _gram_bytes(tree) if recipe.start == "gptq" else Range(0, 0)
     if recipe.iters == 0:
-        return Range(6 * weights, 16 * weights)
+        return Range(6 * weights + grams.low, 16 * weights + grams.high)
     width = _block_width(tree)
     micro = recipe.seqlen * (1 if spec.low_memory else recipe.batch_size)
-    return Range(
-        _STATE[0] * weights + 4 * _ROWS[0] * recipe.seqlen * width,
-        _STATE[1] * weights + 4 * _ROWS[1] * micro * width,
-    )
+    # The Gram matrices are freed before the steps. A grid with fixed integers has less state than one with offsets.
+    low = (_STATE[0] if recipe.start != "gptq" else _FIXED_STATE) * weights + 4 * _ROWS[0] * recipe.seqlen * width
+    high = _STATE[1] * weights + 4 * _ROWS[1] * micro * width
+    return Range(max(low, 6 * weights + grams.low), max(high, 16 * weights + grams.high))
+
+
+def _gram_bytes(tree: ModelTree) -> Range:
+    """Return the bytes of the Gram matrices of a block, and of the copies of one of them.
+
+    The run keeps those of as many layers as fit into a quarter of the free memory: at least one, at most all.
+    """
+    block = max(range(tree.blocks), key=lambda number: tree.block_weights[number], default=-1)
+    sizes = [4 * linear.in_features**2 for linear in tree.of_block(block)]
+    largest = max(sizes, default=0)
+    return Range(_GRAM_COPIES[0] * largest, sum(sizes) + _GRAM_COPIES[1] * largest)
 
 
 def _scoring_set(tree: ModelTree, plans: Sequence[LayerPlan]) -> Range:

@@ -67,7 +67,7 @@ def command(program: str, method: str, model: Path, samples: Path, scheme: str, 
     bits, group_size = SCHEMES[scheme]
     iterations = ITERATIONS if method == "tuned" else 0
     if program == "bitwright":
-        recipe = "default" if method == "tuned" else method
+        recipe = "autoround" if method == "tuned" else method
         return [
             str(BIN / "bitwright"), "quantize", str(model), "--recipe", recipe, "--bits", str(bits), "--group-size",
             str(group_size), "--iters", str(iterations), "--lr", str(1 / ITERATIONS), "--samples", str(SAMPLES),

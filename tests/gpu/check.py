@@ -118,7 +118,7 @@ def tuned_block(device: Device, folder: Path) -> Iterator[Finding]:
             "batch_size": 4,
         }
         for event in quantize(
-            model, folder / place.replace(":", "-"), recipe="light", device=place, inline=True, **options
+            model, folder / place.replace(":", "-"), recipe="autoround-light", device=place, inline=True, **options
         ):
             if isinstance(event, BlockDone) and event.block == 0:
                 losses[place] = (event.loss_before, event.loss_after)

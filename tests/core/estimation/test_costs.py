@@ -9,6 +9,7 @@ import pytest
 
 from core.bitsmap import BitsMap, Rule
 from core.estimation.costs import (
+    _START_OPERATIONS,
     Costs,
     _scoring_set,
     cache_bytes,
@@ -51,6 +52,33 @@ def test_plain_rounding_needs_no_operations_and_a_search_only_forward_passes(tre
     assert run_flops(tree, replace(RECIPE, iters=0)) == 0
     searched = run_flops(tree, replace(RECIPE, iters=0, start="search"))
     assert 0 < searched < run_flops(tree, replace(RECIPE, iters=1))
+
+
+def test_a_start_adds_a_pass_over_the_text_the_gram_matrices_and_the_start_of_each_layer(tree: ModelTree) -> None:
+    started = replace(RECIPE, start="gptq")
+    forward = 2 * WEIGHTS + 2 * 32 * WIDTH
+    layers = sum(columns * columns * rows for rows, columns in SHAPES.values())
+    added = run_flops(tree, started) - run_flops(tree, RECIPE)
+    assert added == pytest.approx(BLOCKS * (16 * 32 * (forward + 2 * WEIGHTS) + _START_OPERATIONS * layers))
+    assert run_flops(tree, replace(started, iters=0)) > added
+
+
+def test_a_start_needs_the_gram_matrices_of_a_block_and_copies_of_one() -> None:
+    wide = {"mlp.down_proj": (64, 8192), "mlp.up_proj": (8192, 64)}
+    tree = llama(2, shapes=wide)
+    fixed, plain = (
+        costs(tree, replace(SPEC, recipe=replace(RECIPE, iters=0, start=start))).ram for start in ("gptq", "range")
+    )
+    assert fixed.low - plain.low > 2 * 4 * 8192**2
+    assert fixed.high - plain.high > 4 * 8192**2 + 4 * 4 * 8192**2
+
+
+def test_every_expert_has_a_gram_matrix() -> None:
+    started = replace(SPEC, recipe=replace(RECIPE, iters=0, start="gptq"))
+    few, many = costs(mixture(2, 8), started).ram, costs(mixture(2, 2048), started).ram
+    plain = [costs(mixture(2, count), replace(SPEC, recipe=replace(RECIPE, iters=0))).ram.high for count in (8, 2048)]
+    per_expert = 4 * (64**2 + 32**2)
+    assert (many.high - few.high) - (plain[1] - plain[0]) >= 0.9 * 2040 * per_expert
 
 
 def test_the_time_is_a_range_around_that_of_the_products(tree: ModelTree) -> None:
