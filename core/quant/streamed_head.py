@@ -59,6 +59,12 @@ class StreamedHead(nn.Module):
         assert out is not None
         return out
 
+    def in_memory(self) -> StreamedHead:
+        """Return a head with the same slices, which stay in memory in the dtype of the products."""
+        pieces = [piece.to(self._device, self._dtype) for piece in self._pieces()]
+        shape = (self.out_features, self.in_features)
+        return StreamedHead(lambda: iter(pieces), shape, self.bias, self._dtype, self._device)
+
 
 @contextlib.contextmanager
 def streamed_head(job: BlockJob, layer: StoredLayer | None = None) -> Iterator[None]:

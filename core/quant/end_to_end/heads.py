@@ -13,12 +13,14 @@ import torch
 from torch import Tensor, nn
 
 from core.control import check_stop
-from core.estimation.costs import CHUNK_BYTES
 from core.formats.stored import StoredLayer
 from core.model.block_runner import logits
 from core.quant.blocks import BlockJob, precision
 from core.quant.end_to_end.norms import LearnedNorm, norms_in_place
-from core.quant.streamed_head import streamed_head
+from core.quant.streamed_head import StreamedHead, streamed_head
+
+_CHUNK_BYTES = 1 << 25
+"""Size of a chunk of float32 logits, of which about six copies are in memory."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +57,7 @@ class Heads:
     def _parts(self, tokens: Tensor) -> Iterator[slice]:
         tree = self.job.skeleton.tree
         vocabulary = tree.tensors[f"{tree.embedding}.weight"].shape[0]
-        step = max(1, CHUNK_BYTES // (4 * vocabulary * len(tokens)))
+        step = max(1, _CHUNK_BYTES // (4 * vocabulary * len(tokens)))
         return (slice(start, min(tokens.shape[1], start + step)) for start in range(0, tokens.shape[1], step))
 
     def _chunk(
@@ -100,18 +102,24 @@ class Heads:
 
 
 @contextlib.contextmanager
-def open_heads(job: BlockJob, layer: StoredLayer | None, norms: list[LearnedNorm]) -> Iterator[Heads]:
+def open_heads(job: BlockJob, layer: StoredLayer | None, norms: list[LearnedNorm], resident: bool) -> Iterator[Heads]:
     """Load both heads for the duration of the context.
 
     Args:
         layer: the quantized head; None if the quantized model has that of the original.
         norms: learned norms outside the blocks.
+        resident: the heads stay in memory in the dtype of the products.
     """
     skeleton, path = job.skeleton, job.skeleton.head()
+
+    def loaded() -> nn.Module:
+        head = skeleton.model.get_submodule(path)
+        return head.in_memory() if resident and isinstance(head, StreamedHead) else head
+
     with streamed_head(job):
-        original = skeleton.model.get_submodule(path)
+        original = loaded()
         if layer is None:
             yield Heads(job, original, original, norms)
             return
         with streamed_head(job, layer):
-            yield Heads(job, original, skeleton.model.get_submodule(path), norms)
+            yield Heads(job, original, loaded(), norms)

@@ -121,7 +121,7 @@ def learn(
     outside = learned_norms(skeleton, "", formats, device)
     student = Student(job, blocks, fits_into_memory(job))
     norms = [*outside, *(norm for block in blocks for norm in block.norms)]
-    with open_heads(job, head, outside) as heads:
+    with open_heads(job, head, outside, student.resident) as heads:
         lesson = _Lesson(student, heads, calibration)
         unseen_before = _mean_divergence(job, heads, heldout)
         before = lesson.judge()

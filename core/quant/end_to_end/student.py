@@ -239,10 +239,12 @@ def _collector(block: StudentBlock, name: str) -> Callable[[Tensor], None]:
 
 
 def fits_into_memory(job: BlockJob) -> bool:
-    """Return whether the weights of all blocks, in the dtype of the matrix products, may stay in memory."""
+    """Return whether the weights of all blocks and two heads, in the dtype of the products, may stay in memory."""
     skeleton = job.skeleton
     inside = (shape for name, shape in skeleton.shapes.items() if name.startswith(f"{skeleton.stack}."))
-    nbytes = job.resolved.compute_dtype.itemsize * sum(torch.Size(shape).numel() for shape in inside)
+    embedding = skeleton.tree.tensors[f"{skeleton.tree.embedding}.weight"]
+    weights = sum(torch.Size(shape).numel() for shape in inside) + 2 * embedding.numel
+    nbytes = job.resolved.compute_dtype.itemsize * weights
     return nbytes * _SHARE <= free_memory(job.resolved.torch_device)
 
 
