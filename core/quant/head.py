@@ -1,12 +1,13 @@
 """Quantization of the output head, after the last block, on the activations of the quantized model.
 
-Its scales are found by search, weighted by the mean square of each input over the calibration text. Its weights are
-then rounded one input at a time, and each rounding error is compensated by the remaining inputs (OPTQ, arXiv
-2210.17323). This reduces the error of the logits in closed form; tuning by gradients would need the logits of the
-whole vocabulary at every step.
+It gets the start of a layer (`core.quant.start`) in parts of its rows, which needs only the second moments of its
+inputs over the calibration text; tuning by gradients would need the logits of the whole vocabulary at every step. With
+a block type, the scales are those of the type, and only the integers are found with error feedback.
 """
 
 from __future__ import annotations
+
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor, nn
@@ -19,17 +20,15 @@ from core.model.tree import LayerPlan
 from core.model.weights import read_linear
 from core.quant.blocks import BlockJob, precision
 from core.quant.grid import Grid, new_grid
-from core.quant.rtn import search_scale, searchable
+from core.quant.level_grid import level_grid
 from core.quant.sample_activations import SampleActivations
+from core.quant.start.feedback import error_factors, round_with_feedback
+from core.quant.start.layer import start_layer
+from core.quant.start.levels import Levels, joined_levels
+from core.schemes import LayerScheme
 
-_DAMPING = 0.01
-"""Fraction of the mean of the diagonal that is added to the diagonal (damping, as in the paper)."""
-_BLOCK = 64
-"""Inputs per block: the rest of the row is updated after each block."""
-_EVERY = 10
-"""Only every tenth candidate for a scale is tried, because the head is much larger than other layers."""
-_WEIGHTS = 1 << 22
-"""Weights per chunk of rows."""
+_OPERATIONS = 1 << 31
+"""Weights times inputs of the rows that are started at once, about a second on a CPU; between them a run can stop."""
 
 
 class _InputRecorder(nn.Module):
@@ -61,13 +60,27 @@ def quantize_head(job: BlockJob, item: LayerPlan, activations: SampleActivations
     if not job.spec.recipe.reads_text:
         return new_grid(weight, item.scheme, min_zero=job.min_zero).freeze(name)
     moments = input_moments(job, activations, item.linear.in_features)
-    searched = None
-    if searchable(item.scheme):
-        searched = search_scale(weight, item.scheme, moments.diagonal(), every=_EVERY)
-    grid = new_grid(
-        weight, item.scheme, min_zero=job.min_zero, searched=searched, importance=moments.diagonal().contiguous()
-    )
-    return round_with_feedback(grid, name, moments, job.should_stop)
+    return round_head(weight, name, item.scheme, moments, job.min_zero, job.should_stop)
+
+
+@torch.no_grad()
+def round_head(
+    weight: Tensor, name: str, scheme: LayerScheme, moments: Tensor, min_zero: int, should_stop: ShouldStop
+) -> StoredLayer:
+    """Return the quantized weight of a head.
+
+    Args:
+        weight: [out, in], in any float dtype.
+        moments: mean of x x^T over the inputs x, float32 [in, in].
+        min_zero: smallest zero point that the output format can store.
+
+    Raises:
+        Cancelled: a stop was requested.
+    """
+    if not scheme.type:
+        return _started(weight, name, scheme, moments, min_zero, should_stop)
+    grid = new_grid(weight, scheme, importance=moments.diagonal().contiguous())
+    return _rounded_on(grid, name, moments, should_stop)
 
 
 def input_moments(job: BlockJob, activations: SampleActivations, width: int) -> Tensor:
@@ -99,64 +112,41 @@ def input_moments(job: BlockJob, activations: SampleActivations, width: int) -> 
     return recorder.moments / recorder.count
 
 
-@torch.no_grad()
-def round_with_feedback(grid: Grid, name: str, moments: Tensor, should_stop: ShouldStop) -> StoredLayer:
-    """Round the weights of a grid; the error of each input is distributed over the inputs that follow (OPTQ).
+def _started(
+    weight: Tensor, name: str, scheme: LayerScheme, moments: Tensor, min_zero: int, should_stop: ShouldStop
+) -> StoredLayer:
+    """Return the head with the start of a layer (`core.quant.start`)."""
+    factors = error_factors(moments)
+    parts = [
+        start_layer(weight[rows].float(), scheme, moments, min_zero, factors) for rows in _chunks(weight, should_stop)
+    ]
+    return level_grid(joined_levels(parts)).freeze(name)
 
-    Args:
-        moments: mean of x x^T over the inputs x, float32 [in, in].
-    """
-    out, width = grid.weight.shape
-    factor = _inverse_factor(moments)
-    integers = torch.empty(out, width, dtype=torch.uint8)
-    store = grid.scheme.levels // 2 if grid.scheme.sym else 0
-    rows = max(1, _WEIGHTS // width)
-    for start in range(0, out, rows):
-        if should_stop():
-            raise Cancelled("The run was cancelled.")
-        part = slice(start, start + rows)
-        weight = grid.weight[part].float()
+
+def _rounded_on(grid: Grid, name: str, moments: Tensor, should_stop: ShouldStop) -> StoredLayer:
+    """Return the head with error feedback on the scales of its block type."""
+    factors, group = error_factors(moments), grid.group
+    zero = torch.full_like(grid.scale, grid.scheme.levels // 2) if grid.scheme.sym else grid.shift
+    integers = torch.empty(grid.weight.shape, dtype=torch.uint8)
+    for rows in _chunks(grid.weight, should_stop):
+        weight = grid.weight[rows].float()
         if grid.base is not None:
-            weight = (weight.view(len(weight), -1, grid.group) - grid.base[part].unsqueeze(-1)).flatten(1)
-        levels = _levels_with_feedback(
-            weight.T.contiguous(), grid.scale[part].T.contiguous(), grid.shift[part].T.contiguous(),
-            factor, grid.group, grid.bounds,
-        )  # fmt: skip
-        integers[part] = levels.add_(store).to(torch.uint8).T.cpu()
+            weight = (weight.view(len(weight), -1, group) - grid.base[rows].unsqueeze(-1)).flatten(1)
+        empty = torch.empty(0, weight.shape[1], dtype=torch.uint8, device=weight.device)
+        start = Levels(grid.scheme, empty, grid.scale[rows], zero[rows])
+        integers[rows] = round_with_feedback(weight, start, factors).levels.cpu()
     return grid.stored(name, integers)
 
 
-def _levels_with_feedback(
-    left: Tensor, scales: Tensor, shifts: Tensor, factor: Tensor, group: int, bounds: tuple[int, int]
-) -> Tensor:
-    """Return the levels [in, rows] of weights [in, rows] less their bases; overwrites the weights.
+def _chunks(weight: Tensor, should_stop: ShouldStop) -> Iterator[slice]:
+    """Yield slices of the rows of a weight [out, in] of about `_OPERATIONS` each.
 
-    For input i with error e_i = (w_i - q_i) / U_ii, every later input j becomes w_j - U_ij e_i (OPTQ, algorithm 1).
-    The weights are transposed, so that the memory of one input is contiguous.
-
-    Args:
-        left: weights less their bases.
-        scales, shifts: [groups, rows].
-        factor: upper Cholesky factor U of the inverse moments, [in, in].
+    Raises:
+        Cancelled: a stop was requested.
     """
-    width, levels = len(left), torch.empty_like(left)
-    errors = torch.empty(_BLOCK, left.shape[1], device=left.device)
-    for first in range(0, width, _BLOCK):
-        last = min(width, first + _BLOCK)
-        for place in range(first, last):
-            scale, shift = scales[place // group], shifts[place // group]
-            level = torch.div(left[place], scale, out=levels[place]).round_().add_(shift).clamp_(*bounds)
-            error = torch.sub(level, shift, out=errors[place - first]).mul_(-scale).add_(left[place])
-            error.div_(factor[place, place])
-            left[place + 1 : last].addr_(factor[place, place + 1 : last], error, alpha=-1)
-        left[last:].addmm_(factor[first:last, last:].T, errors[: last - first], alpha=-1)
-    return levels
-
-
-def _inverse_factor(moments: Tensor) -> Tensor:
-    """Return the upper Cholesky factor of the inverse of the damped moments, float32 [in, in]."""
-    damped = moments.double() if moments.device.type == "cpu" else moments.clone()
-    diagonal = damped.diagonal()
-    diagonal += _DAMPING * diagonal.mean().clamp(min=1e-12)
-    inverse = torch.cholesky_inverse(torch.linalg.cholesky(damped))
-    return torch.linalg.cholesky(inverse, upper=True).float()
+    out, width = weight.shape
+    step = max(1, _OPERATIONS // width**2)
+    for first in range(0, out, step):
+        if should_stop():
+            raise Cancelled("The run was cancelled.")
+        yield slice(first, min(out, first + step))

@@ -30,13 +30,12 @@ def _ends(bits: int) -> list[float]:
 
 
 @torch.no_grad()
-def search_scale(weight: Tensor, scheme: LayerScheme, importance: Tensor | None, *, every: int = 1) -> Tensor:
+def search_scale(weight: Tensor, scheme: LayerScheme, importance: Tensor | None) -> Tensor:
     """Return the scales with the smallest weighted squared error, float32 [out, groups].
 
     Args:
         weight: [out, in].
         importance: mean square of each input over the calibration text, float32 [in]; None for equal weights.
-        every: try only every n-th candidate.
     """
     out, width = weight.shape
     group = scheme.group_of(width)
@@ -49,7 +48,7 @@ def search_scale(weight: Tensor, scheme: LayerScheme, importance: Tensor | None,
         largest = part.gather(-1, part.abs().argmax(-1, keepdim=True)).squeeze(-1)
         least = torch.full_like(largest, torch.inf)
         kept = torch.zeros_like(largest)
-        for end in _ends(scheme.bits)[::every]:
+        for end in _ends(scheme.bits):
             scale = storable(-largest / end, half)
             step = scale.unsqueeze(-1)
             error = (part / step).round_().clamp_(-half, half - 1).mul_(step).sub_(part).square_()

@@ -7,6 +7,8 @@ those of the original order.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -25,16 +27,41 @@ _ON_CPU = "cpu"
 """Type of the devices with compiled loops."""
 
 
+@dataclass(frozen=True)
+class ErrorFactors:
+    """The factors with which errors are spread; they depend only on the inputs, so rows may be rounded in parts.
+
+    Attributes:
+        order: int64 [in], columns in the order of rounding.
+        upper: float32 [in, in], upper Cholesky factor of the inverse of the damped Gram matrix, in that order.
+    """
+
+    order: Tensor
+    upper: Tensor
+
+
 @torch.no_grad()
-def round_with_feedback(weight: Tensor, start: Levels, gram: Tensor) -> Levels:
+def error_factors(gram: Tensor) -> ErrorFactors:
+    """Return the factors for a Gram matrix.
+
+    Args:
+        gram: float32 [in, in], sum or mean of the products of the inputs.
+
+    Raises:
+        BitwrightError: the Gram matrix has values that are not finite.
+    """
+    order = gram.diagonal().argsort(descending=True, stable=True)
+    return ErrorFactors(order, _inverse_factor(gram[order][:, order]))
+
+
+@torch.no_grad()
+def round_with_feedback(weight: Tensor, start: Levels, factors: ErrorFactors) -> Levels:
     """Return levels on the scales and zero points of `start`.
 
     Args:
         weight: float32 [out, in].
-        gram: float32 [in, in], sum or mean of the products of the inputs.
     """
-    order = gram.diagonal().argsort(descending=True, stable=True)
-    upper = _inverse_factor(gram[order][:, order])
+    order, upper = factors.order, factors.upper
     work = weight[:, order].contiguous()
     levels = torch.empty(weight.shape, dtype=torch.uint8, device=weight.device)
     group_of = order // start.group

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from core.quant.grid import storable
 from core.quant.start.descent import descend
-from core.quant.start.feedback import round_with_feedback
+from core.quant.start.feedback import ErrorFactors, error_factors, round_with_feedback
 from core.quant.start.least_squares import fit_scales
 from core.quant.start.levels import Levels, squared_error
 from core.quant.start.scale_search import search
@@ -22,7 +22,9 @@ ROUNDS = 2
 
 
 @torch.no_grad()
-def start_layer(weight: Tensor, scheme: LayerScheme, gram: Tensor, min_zero: int = 0) -> Levels:
+def start_layer(
+    weight: Tensor, scheme: LayerScheme, gram: Tensor, min_zero: int = 0, factors: ErrorFactors | None = None
+) -> Levels:
     """Return the levels of a layer, with scales that are float16 values.
 
     The result is never worse than that of the search under the Gram matrix.
@@ -31,9 +33,10 @@ def start_layer(weight: Tensor, scheme: LayerScheme, gram: Tensor, min_zero: int
         weight: float32 [out, in].
         gram: float32 [in, in], mean of the products of the inputs.
         min_zero: smallest zero point that the output format can store.
+        factors: those of `gram`, for callers that start the rows of a layer in parts; None to compute them.
     """
     searched = search(weight, scheme, gram.diagonal(), min_zero)
-    found = round_with_feedback(weight, searched, gram)
+    found = round_with_feedback(weight, searched, factors or error_factors(gram))
     for _ in range(ROUNDS):
         found = _storable(fit_scales(weight, found, gram))
         found = descend(weight, found, gram)

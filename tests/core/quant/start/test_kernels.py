@@ -15,9 +15,13 @@ from core.schemes import LayerScheme
 from tests.core.quant.start.problem import layer
 
 
+def _feed_back(weight: Tensor, start: Levels, gram: Tensor) -> Levels:
+    return feedback.round_with_feedback(weight, start, feedback.error_factors(gram))
+
+
 @pytest.mark.parametrize("sym", [True, False])
 @pytest.mark.parametrize(
-    ("module", "compute"), [(feedback, feedback.round_with_feedback), (descent, descent.descend)], ids=["gptq", "sweep"]
+    ("module", "compute"), [(feedback, _feed_back), (descent, descent.descend)], ids=["gptq", "sweep"]
 )
 def test_compiled_loops_equal_torch(
     module: Any, compute: Callable[[Tensor, Levels, Tensor], Levels], sym: bool, monkeypatch: pytest.MonkeyPatch

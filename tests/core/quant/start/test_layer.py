@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from core.quant.start.descent import descend
-from core.quant.start.feedback import round_with_feedback
+from core.quant.start.feedback import error_factors, round_with_feedback
 from core.quant.start.layer import start_layer
 from core.quant.start.least_squares import fit_scales
 from core.quant.start.levels import squared_error
@@ -23,7 +23,7 @@ SCHEMES = [LayerScheme(bits, 32, sym) for bits in (2, 3, 4, 8) for sym in (True,
 def test_every_step_reduces_the_error_of_the_outputs(scheme: LayerScheme) -> None:
     weight, gram = layer()
     searched = search(weight, scheme, gram.diagonal())
-    rounded = round_with_feedback(weight, searched, gram)
+    rounded = round_with_feedback(weight, searched, error_factors(gram))
     fitted = fit_scales(weight, rounded, gram)
     descended = descend(weight, fitted, gram)
     errors = [squared_error(weight, found, gram) for found in (searched, rounded, fitted, descended)]
