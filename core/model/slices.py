@@ -43,6 +43,12 @@ class ParameterSlice:
     transposed: bool
     height: int = 0
 
+    def experts(self, shape: Sequence[int]) -> int:
+        """Return the number of experts in a parameter of this shape; 1 if it belongs to one layer."""
+        if self.expert is None:
+            return 1
+        return shape[0] // self.height if self.height else shape[0]
+
     def view(self, parameter: Tensor) -> Tensor:
         """Return the rows [n, in] of a parameter or its gradient: a view, or a copy if `rows` are indices."""
         if self.height:

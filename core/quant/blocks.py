@@ -23,7 +23,6 @@ from core.model.tree import LayerPlan
 from core.quant.end_to_end.kept_blocks import KeptBlock, Storage, keep_block
 from core.quant.grid_groups import (
     RowGroup,
-    count_experts,
     divided,
     expert_tokens,
     grid_scheme,
@@ -104,7 +103,7 @@ def quantize_block(
         originals = {name: skeleton.model.get_parameter(name).data for name in names}
         working = {name: _replaced(skeleton, name, job.resolved.compute_dtype) for name in names}
         pieces = group_rows(places)
-        wanted = recorded_parameters(pieces, job.spec)
+        wanted = recorded_parameters(pieces, working, job.spec)
         recorded = InputStatistics(
             {working[name]: experts for name, experts in wanted.items()}, len(list(activation_sets[0].slices()))
         )
@@ -148,7 +147,6 @@ def _levels(
             wanted,
             originals,
             working,
-            {group.parameter: count_experts(groups, group.parameter) for group in wanted},
             run,
             lambda group: grid_scheme(job.spec, group.rows[0].item),
             job.min_zero,

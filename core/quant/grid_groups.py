@@ -43,6 +43,10 @@ class RowGroup:
     rows: tuple[GridRows, ...]
     tuned: bool = True
 
+    def experts(self, parameter: Tensor) -> int:
+        """Return the number of experts of the parameter, also those that no row belongs to; 1 for a linear layer."""
+        return self.rows[0].place.experts(parameter.shape)
+
 
 def group_rows(places: list[tuple[LayerPlan, list[ParameterSlice]]]) -> list[RowGroup]:
     """Return one group for the rows of each parameter with the same scheme and storage order."""
@@ -74,11 +78,6 @@ def _numbered(members: list[tuple[LayerPlan, ParameterSlice]]) -> tuple[GridRows
     return tuple(rows)
 
 
-def count_experts(groups: list[RowGroup], parameter: str) -> int:
-    """Return the number of experts whose weights a parameter holds; 1 if it belongs to one layer."""
-    return 1 + max(_expert(part) for group in groups if group.parameter == parameter for part in group.rows)
-
-
 def divided(
     groups: list[RowGroup], recorded: InputStatistics, parameters: Mapping[str, Tensor], spec: JobSpec
 ) -> Iterator[RowGroup]:
@@ -94,11 +93,11 @@ def divided(
                 yield RowGroup(group.parameter, _numbered(members), tuned)
 
 
-def recorded_parameters(groups: list[RowGroup], spec: JobSpec) -> dict[str, int]:
+def recorded_parameters(groups: list[RowGroup], parameters: Mapping[str, Tensor], spec: JobSpec) -> dict[str, int]:
     """Return the parameters whose inputs are recorded, with their numbers of experts: those of mixtures, and those
     whose search for scales is weighted by the inputs."""
     return {
-        group.parameter: count_experts(groups, group.parameter)
+        group.parameter: group.experts(parameters[group.parameter])
         for group in groups
         if _weighed(spec.recipe, grid_scheme(spec, group.rows[0].item)) or (_learns(spec.recipe) and _is_expert(group))
     }
@@ -208,6 +207,9 @@ def expert_tokens(
             stem, number = _stem(part)
             experts = found.setdefault(stem, {})
             experts[number] = max(experts.get(number, 0), int(counts[_expert(part)]))
+        if len(counts) > 1:  # experts that stay in 16 bits have no rows
+            for number, tokens in enumerate(counts.tolist()):
+                experts.setdefault(number, tokens)
     left: dict[str, set[int]] = {}
     for grid in grids:
         for part in grid.rows if not grid.tuned else ():

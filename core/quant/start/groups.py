@@ -30,7 +30,6 @@ def start_groups(
     groups: Sequence[RowGroup],
     originals: Mapping[str, Tensor],
     working: Mapping[str, Tensor],
-    experts: Mapping[str, int],
     observe: Callable[[], None],
     scheme_of: Callable[[RowGroup], LayerScheme],
     min_zero: int,
@@ -41,7 +40,6 @@ def start_groups(
     Args:
         originals: parameters in the dtype of the checkpoint, by name.
         working: the same in the dtype of the matrix products, with which the block runs.
-        experts: numbers of experts of the parameters, by name.
         observe: runs the block on the calibration samples.
         scheme_of: returns the scheme of a group.
         min_zero: smallest zero point that the output format can store.
@@ -58,7 +56,7 @@ def start_groups(
         for part in some:
             wanted.setdefault(part.parameter, set()).add(part.expert)
         grams = GramMatrices(
-            {working[name]: experts[name] for name in wanted},
+            {working[part.parameter]: groups[part.group].experts(working[part.parameter]) for part in some},
             {working[name]: numbers for name, numbers in wanted.items()},
         )
         with grams.recording():

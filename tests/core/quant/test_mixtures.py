@@ -8,11 +8,12 @@ from typing import Any
 import pytest
 import torch
 
+from core.bitsmap import Rule
 from core.events import Done
 from core.formats.opened import open_checkpoint
 from core.inference.loader import load_model
 from core.quant import grid_groups
-from tests.core.quant.test_pipeline import run, spec_of
+from tests.core.quant.test_pipeline import report_of, run, spec_of
 from tests.core.tiny_architectures import make_model
 
 
@@ -61,6 +62,17 @@ def test_experts_that_are_not_tuned_keep_rounding_with_searched_scales(
     tuned, searched = (open_checkpoint(tmp_path / folder) for folder in ("many", "searched"))
     name = "model.layers.0.mlp.experts.1.gate_proj"
     assert all(torch.equal(a, b) for a, b in zip(tuned.layer(name).parts(), searched.layer(name).parts(), strict=True))
+
+
+@pytest.mark.parametrize("start", ["range", "gptq"])
+@pytest.mark.parametrize("name", ["qwen3_moe", "gpt_oss"])
+def test_experts_that_stay_in_16_bits_are_counted_too(tmp_path: Path, name: str, start: str) -> None:
+    make_model(name, tmp_path / "model")
+    kept = tuple(Rule(f"*.experts.{number}.*", 16) for number in (2, 5))  # in the middle, and the last one
+    report = report_of(run(spec_of(tmp_path / "model", tmp_path, start=start, rules=kept), tmp_path))
+    for mixture in experts_of(report):
+        assert len(mixture["tokens"]) == 6
+        assert sum(mixture["tokens"]) == 2 * 8 * 32
 
 
 def test_tuning_experts_lowers_the_loss_of_the_block(tmp_path: Path) -> None:
