@@ -99,7 +99,7 @@ class Recipe:
 
     @property
     def reads_text(self) -> bool:
-        """Whether the calibration text has an effect."""
+        """True if the calibration text has an effect."""
         return self.iters > 0 or self.start != "range"
 
     def to_json(self) -> dict[str, Any]:

@@ -66,6 +66,11 @@ class LayerScheme:
         """Number of integer levels, 2^bits."""
         return 1 << self.bits
 
+    @property
+    def reach(self) -> int:
+        """Levels from that of zero to the farther end of the range."""
+        return self.levels // 2 if self.sym else self.levels - 1
+
     def group_of(self, in_features: int) -> int:
         """Return the number of weights per group in a row of `in_features`."""
         return in_features if self.group_size == -1 else self.group_size

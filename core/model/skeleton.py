@@ -341,6 +341,11 @@ class Skeleton:
             )
         return source
 
+    def replace(self, name: str, parameter: nn.Parameter) -> None:
+        """Replace the parameter `name` of the model."""
+        path, _, slot = name.rpartition(".")
+        setattr(self.model.get_submodule(path), slot, parameter)
+
     def unload(self, path: str) -> None:
         """Move the parameters below `path` back to `meta`; buffers stay."""
         module = self.model.get_submodule(path) if path else self.model

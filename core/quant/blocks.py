@@ -158,10 +158,9 @@ def _levels(
 
 def _replaced(skeleton: Skeleton, name: str, dtype: torch.dtype) -> nn.Parameter:
     """Replace a parameter of the model by a copy in `dtype`, which is returned."""
-    path, _, slot = name.rpartition(".")
-    owner = skeleton.model.get_submodule(path)
-    parameter = nn.Parameter(getattr(owner, slot).data.to(dtype, copy=True).contiguous(), requires_grad=False)
-    setattr(owner, slot, parameter)
+    values = skeleton.model.get_parameter(name).data.to(dtype, copy=True).contiguous()
+    parameter = nn.Parameter(values, requires_grad=False)
+    skeleton.replace(name, parameter)
     return parameter
 
 

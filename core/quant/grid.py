@@ -106,10 +106,10 @@ class Grid:
             else:
                 below, above = -self.low * self.min_scale, self.high * self.max_scale
                 scale = torch.where(above < below, below, -above) / (1 << (self.scheme.bits - 1))
-            scale = storable(scale, 1 << (self.scheme.bits - 1))
+            scale = storable(scale, self.scheme.reach)
         else:
             low, high = self.low * self.min_scale, self.high * self.max_scale
-            scale = storable((high - low) / (self.scheme.levels - 1), self.scheme.levels - 1)
+            scale = storable((high - low) / (self.scheme.levels - 1), self.scheme.reach)
             self.zero.copy_((-low / scale).round().clamp(self.min_zero, self.scheme.levels - 1))
             self.shift.copy_(self.zero)
         self.scale.copy_(scale)
@@ -131,11 +131,7 @@ class Grid:
     def quantize_into(self, out: Tensor) -> None:
         """Write the dequantized weight (q - z) s + base, [out, in], in the dtype of `out`."""
         if self.compiled:
-            direct = out.dtype in (torch.float32, torch.bfloat16) and out.is_contiguous()
-            exact = out if direct else torch.empty(out.shape)
-            kernels.quantize(self.weight, self.offset, self.scale, self.shift, self.base, self.unit, self.bounds, exact)
-            if exact is not out:
-                out.copy_(exact)
+            kernels.quantize(self.weight, self.offset, self.scale, self.shift, self.base, self.unit, self.bounds, out)
             return
         for rows in self.chunks():
             _, _, level = self._levels(rows)
@@ -247,7 +243,7 @@ class Grid:
 
     @property
     def divisible(self) -> bool:
-        """Whether parts of the grid can be stepped separately."""
+        """True if parts of the grid can be stepped separately."""
         return self.numbers is None
 
     def state(self) -> tuple[Tensor, ...]:

@@ -135,9 +135,7 @@ def make_grid(
     importance = recorded.mean_squares(parameter) if _weighed(recipe, scheme) or not group.tuned else None
     known = [None if importance is None else importance[_expert(part)] for part in group.rows]
     if started is not None:
-        plain = places.read(parameter.data)
-        new_grid(weight, scheme, min_zero=min_zero).quantize_into(plain)
-        places.write(parameter.data, plain)
+        places.fill(parameter.data, new_grid(weight, scheme, min_zero=min_zero).quantize_into)
         grid: TunedGrid = level_grid(started)
         rate = recipe.range_rate(item.scheme.bits)
         return ParameterGrid(grid, parameter, places, list(group.rows), rate, True, recorded.grouped(parameter))

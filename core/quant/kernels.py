@@ -7,7 +7,8 @@ both. Numba compiles at run time and needs no C++ compiler.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from typing import Any
@@ -146,11 +147,11 @@ def quantize(
     bounds: tuple[int, int],
     out: Tensor,
 ) -> None:
-    """Write the dequantized weight into `out`, contiguous float32 or bfloat16 [out, in]; the rest is as in `step`."""
+    """Write the dequantized weight into `out`, [out, in]; the rest is as in `step`."""
     arrays = (_array(weight), _array(offset), scale.numpy(), zero.numpy(), _optional(base))
-    target = _array(out)
     numbers = (np.float32(unit), np.float32(bounds[0]), np.float32(bounds[1]))
-    in_parts(weight, lambda first, last: _quantize(*arrays, *numbers, target, first, last))
+    with _exact(out) as target:
+        in_parts(weight, lambda first, last: _quantize(*arrays, *numbers, target, first, last))
 
 
 @njit(nogil=True, cache=True, fastmath={"nsz"}, error_model="numpy")
@@ -182,14 +183,15 @@ def _level_sums(levels, gradient, zero, sums, first, last):  # type: ignore[no-u
 
 
 def dequantize(levels: Tensor, scale: Tensor, zero: Tensor, out: Tensor) -> None:
-    """Write (level - zero) * scale into `out`, contiguous float32 or bfloat16 [out, in].
+    """Write (level - zero) * scale into `out`, [out, in].
 
     Args:
         levels: uint8 [out, in].
         scale, zero: float32 [out, groups].
     """
-    arrays = (levels.numpy(), scale.numpy(), zero.numpy(), _array(out))
-    in_parts(levels, lambda first, last: _dequantize(*arrays, first, last))
+    arrays = (levels.numpy(), scale.numpy(), zero.numpy())
+    with _exact(out) as target:
+        in_parts(levels, lambda first, last: _dequantize(*arrays, target, first, last))
 
 
 def level_sums(levels: Tensor, gradient: Tensor, zero: Tensor) -> Tensor:
@@ -202,6 +204,17 @@ def level_sums(levels: Tensor, gradient: Tensor, zero: Tensor) -> Tensor:
     arrays = (levels.numpy(), _array(gradient), zero.numpy(), sums.numpy())
     in_parts(levels, lambda first, last: _level_sums(*arrays, first, last))
     return sums
+
+
+@contextlib.contextmanager
+def _exact(out: Tensor) -> Iterator[np.ndarray[Any, Any]]:
+    """Yield the array of `out` if the loops can write to it, which is contiguous float32 or bfloat16; else one of
+    float32 that is copied to `out` afterwards."""
+    direct = out.dtype in (torch.float32, torch.bfloat16) and out.is_contiguous()
+    exact = out if direct else torch.empty(out.shape)
+    yield _array(exact)
+    if not direct:
+        out.copy_(exact)
 
 
 def _array(tensor: Tensor) -> np.ndarray[Any, Any]:

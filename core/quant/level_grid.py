@@ -36,11 +36,7 @@ class LevelGrid:
     def quantize_into(self, out: Tensor) -> None:
         """Write the dequantized weight (q - z) s, [out, in], in the dtype of `out`."""
         if self.scale.device.type == "cpu":
-            direct = out.dtype in (torch.float32, torch.bfloat16) and out.is_contiguous()
-            exact = out if direct else torch.empty(out.shape)
-            kernels.dequantize(self.start.levels, self.scale, self.start.zero, exact)
-            if exact is not out:
-                out.copy_(exact)
+            kernels.dequantize(self.start.levels, self.scale, self.start.zero, out)
             return
         for rows in row_chunks(len(out), out.shape[1]):
             out[rows] = replace(self.start, scale=self.scale).values(rows)
@@ -72,9 +68,7 @@ class LevelGrid:
 
     def set_scales(self) -> None:
         """Compute the present scales from the factors."""
-        scheme = self.start.scheme
-        reach = scheme.levels // 2 if scheme.sym else scheme.levels - 1
-        self.scale.copy_(storable(self.start.scale * self.factor, reach))
+        self.scale.copy_(storable(self.start.scale * self.factor, self.start.scheme.reach))
 
     def state(self) -> tuple[Tensor, ...]:
         """Return a copy of the factors."""
@@ -93,7 +87,7 @@ class LevelGrid:
 
     @property
     def divisible(self) -> bool:
-        """Whether parts of the grid can be stepped separately."""
+        """True if parts of the grid can be stepped separately."""
         return True
 
     def freeze(self, name: str) -> QuantizedLinear:

@@ -6,7 +6,7 @@ the experts. Scales belong to groups within a row; rows of different experts nev
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -79,6 +79,12 @@ class RowPlaces:
                 matrices[self._index] = rows
         else:
             self.read(parameter).copy_(rows)
+
+    def fill(self, parameter: Tensor, write: Callable[[Tensor], object]) -> None:
+        """Overwrite the rows by what `write` stores in the tensor [n, in] that it gets."""
+        rows = self.read(parameter)
+        write(rows)
+        self.write(parameter, rows)
 
     def _matrices(self, parameter: Tensor) -> Tensor:
         height = self._stacked or parameter.shape[-2]

@@ -240,9 +240,7 @@ def _schedule(now: _Now, tuning: Tuning) -> tuple[int, float]:
 
 def _write(layer: ParameterGrid) -> None:
     """Write the quantized weights of a grid into the parameter."""
-    rows = layer.places.read(layer.parameter.data)
-    layer.grid.quantize_into(rows)
-    layer.places.write(layer.parameter.data, rows)
+    layer.places.fill(layer.parameter.data, layer.grid.quantize_into)
 
 
 def fixed_batches(samples: int, batch: int) -> list[Tensor]:

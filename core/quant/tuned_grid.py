@@ -35,7 +35,7 @@ class TunedGrid(Protocol):
 
     @property
     def divisible(self) -> bool:
-        """Whether parts of the grid can be stepped separately."""
+        """True if parts of the grid can be stepped separately."""
 
     def freeze(self, name: str) -> StoredLayer:
         """Return the quantized layer with the present integers and scales."""

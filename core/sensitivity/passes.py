@@ -314,11 +314,9 @@ def _loaded_block(model_pass: Pass, block: int) -> Iterator[nn.Module]:
 
 def _parameters(model_pass: Pass, block: int) -> dict[str, int]:
     """Return the parameters of a block that hold linear layers, with their numbers of experts."""
-    found: dict[str, int] = {}
-    for linear in model_pass.skeleton.tree.of_block(block):
-        for place in model_pass.skeleton.slices(linear):
-            found[place.parameter] = max(found.get(place.parameter, 1), 1 + (place.expert or 0))
-    return found
+    skeleton = model_pass.skeleton
+    places = (place for linear in skeleton.tree.of_block(block) for place in skeleton.slices(linear))
+    return {place.parameter: place.experts(skeleton.shapes[place.parameter]) for place in places}
 
 
 @contextlib.contextmanager

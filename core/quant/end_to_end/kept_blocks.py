@@ -86,12 +86,11 @@ class KeptGrid:
     @torch.no_grad()
     def write(self, parameter: Tensor) -> None:
         """Write the dequantized rows into the parameter."""
-        rows = self.places.read(parameter)
-        if isinstance(self.content, LevelGrid):
-            _on(self.content, rows.device).quantize_into(rows)
+        content = self.content
+        if isinstance(content, LevelGrid):
+            self.places.fill(parameter, _on(content, parameter.device).quantize_into)
         else:
-            rows.copy_(self.content.dequantize())
-        self.places.write(parameter, rows)
+            self.places.fill(parameter, lambda rows: rows.copy_(content.dequantize()))
 
     def slopes(self, gradient: Tensor) -> Tensor:
         """Return the gradients of the scales, float32 [out, groups], for that of the parameter."""

@@ -48,9 +48,8 @@ class LearnedNorm:
 
 def place(skeleton: Skeleton, parameter: str, values: Tensor) -> nn.Parameter:
     """Replace a parameter of the model by a float32 copy of `values`, and return it."""
-    path, _, slot = parameter.rpartition(".")
     made = nn.Parameter(values.float(), requires_grad=False)
-    setattr(skeleton.model.get_submodule(path), slot, made)
+    skeleton.replace(parameter, made)
     return made
 
 
@@ -64,8 +63,7 @@ def norms_in_place(skeleton: Skeleton, values: Mapping[str, Tensor]) -> Iterator
         yield
     finally:
         for name, parameter in before.items():
-            path, _, slot = name.rpartition(".")
-            setattr(skeleton.model.get_submodule(path), slot, parameter)
+            skeleton.replace(name, parameter)
 
 
 def norm_names(skeleton: Skeleton, below: str) -> list[str]:

@@ -162,11 +162,10 @@ class Student:
             self._loaded.add(number)
             skeleton.fill(path, torch.float32, device, skip=skip)
             for name in names:
-                owner, _, slot = name.rpartition(".")
                 whole = torch.empty(skeleton.shapes[name], dtype=dtype, device=device)
                 if name in partial:
                     whole.copy_(skeleton.model.get_parameter(name).data)
-                setattr(skeleton.model.get_submodule(owner), slot, nn.Parameter(whole, requires_grad=False))
+                skeleton.replace(name, nn.Parameter(whole, requires_grad=False))
             self._write(number)
         try:
             yield skeleton.model.get_submodule(path)

@@ -13,8 +13,6 @@ from core.quant.start.levels import Levels, damped
 
 _BLOCK = 96
 """Columns whose slopes are computed by one matrix product."""
-_ON_CPU = "cpu"
-"""Type of the devices with compiled loops."""
 
 
 @torch.no_grad()
@@ -39,7 +37,7 @@ def descend(weight: Tensor, found: Levels, gram: Tensor) -> Levels:
 def _sweep(
     levels: Tensor, slopes: Tensor, residual: Tensor, found: Levels, gram: Tensor, top: int, begin: int, end: int
 ) -> None:
-    if levels.device.type == _ON_CPU:
+    if levels.device.type == kernels.DEVICE:
         arrays = (
             levels.numpy(),
             slopes.numpy(),

@@ -23,8 +23,6 @@ DAMPING = 0.01
 _BLOCK = 96
 """Columns that are rounded before their errors are spread over the rest by one matrix product."""
 _TRIES = 6
-_ON_CPU = "cpu"
-"""Type of the devices with compiled loops."""
 
 
 @dataclass(frozen=True)
@@ -88,7 +86,7 @@ def _round_block(
     begin: int,
     end: int,
 ) -> None:
-    if work.device.type == _ON_CPU:
+    if work.device.type == kernels.DEVICE:
         arrays = (
             work.numpy(),
             levels.numpy(),

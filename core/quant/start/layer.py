@@ -47,5 +47,4 @@ def start_layer(
 
 def _storable(found: Levels) -> Levels:
     """Round the scales to float16 values."""
-    reach = found.scheme.levels // 2 if found.scheme.sym else found.scheme.levels - 1
-    return Levels(found.scheme, found.levels, storable(found.scale, reach), found.zero)
+    return Levels(found.scheme, found.levels, storable(found.scale, found.scheme.reach), found.zero)

@@ -63,7 +63,7 @@ class _Best:
 
 def _search_rows(weight: Tensor, weigh: Tensor, scheme: LayerScheme, min_zero: int) -> tuple[Tensor, Tensor, Tensor]:
     """Return levels, scales and zero points of some rows [rows, groups, group]."""
-    top, reach = scheme.levels - 1, scheme.levels // 2 if scheme.sym else scheme.levels - 1
+    top, reach = scheme.levels - 1, scheme.reach
     low, high = weight.amin(-1, keepdim=True).clamp_(max=0), weight.amax(-1, keepdim=True).clamp_(min=0)
     best = _Best(torch.full_like(low, torch.inf), torch.ones_like(low), torch.zeros_like(low))
     ratio, level = torch.empty_like(weight), torch.empty_like(weight)
