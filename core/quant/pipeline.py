@@ -144,7 +144,8 @@ def _begin(
 ) -> _Run:
     """Return the state that the steps of a run share."""
     recipe = spec.recipe
-    share = end_to_end_share(ready.tree, recipe)
+    keep = _kept_levels(spec, ready, chain, job, emit)
+    share = 0.0 if keep is None else end_to_end_share(ready.tree, recipe)
     meter = BlockProgress(ready.tree.blocks, recipe.iters, emit, steps=recipe.end_to_end, share=share)
     blocks = BlockJob(
         spec=spec,
@@ -152,7 +153,7 @@ def _begin(
         chain=chain,
         min_zero=max(item.min_zero for item in ready.formats.values()),
         should_stop=control.should_stop,
-        keep=_kept_levels(spec, ready, chain, job, emit),
+        keep=keep,
         on_loss=lambda block, iteration, loss: _on_loss(emit, meter, recipe.iters, block, iteration, loss),
     )
     return _Run(spec, job, ready, blocks, output, emit, control, meter)
