@@ -76,7 +76,7 @@ class Recipe:
         if self.end_to_end and self.start != "gptq":
             raise BadInput(
                 f'End-to-end steps need the start "gptq", but the start is {self.start!r}.',
-                'Set start to "gptq", or end_to_end to 0.',
+                "Use a recipe with that start, such as gptq or default, or no such steps (--end-to-end 0).",
             )
         if self.start == "gptq":
             for name in FOR_ROUNDING:

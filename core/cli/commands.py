@@ -110,6 +110,15 @@ Accumulate = Annotated[
         help="Number of batches whose gradients are accumulated before a tuning step; default: from --recipe.",
     ),
 ]
+EndToEndSteps = Annotated[
+    int | None,
+    typer.Option(
+        "--end-to-end",
+        metavar="N",
+        help="Number of steps after the last block that tune the scales of all layers and the norms together; needs a"
+        " recipe with the start gptq; 0 for none; default: from --recipe.",
+    ),
+]
 Text = Annotated[
     str,
     typer.Option(
@@ -179,6 +188,7 @@ def _run_options(
     seqlen: SeqLen = None,
     batch_size: BatchSize = None,
     accumulate: Accumulate = None,
+    end_to_end: EndToEndSteps = None,
     calibration: Text = "builtin",
     format: Formats = "auto_round",
     device: Device = "auto",

@@ -27,8 +27,9 @@ _TUNING = {
     "seqlen": "--seqlen",
     "batch_size": "--batch-size",
     "accumulate": "--accumulate",
+    "end_to_end": "--end-to-end",
 }
-_NO_OPTION = ("start", "end_to_end", "low_bit_lr_scale")
+_NO_OPTION = ("start", "low_bit_lr_scale")
 """Settings of a recipe without an option."""
 
 

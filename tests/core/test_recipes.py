@@ -119,4 +119,4 @@ def test_end_to_end_steps_need_fixed_integers() -> None:
     assert Recipe(start="gptq", end_to_end=60).end_to_end == 60
     with pytest.raises(BadInput, match='need the start "gptq"') as caught:
         Recipe(start="search", end_to_end=60)
-    assert "end_to_end to 0" in caught.value.hint
+    assert "--end-to-end 0" in caught.value.hint

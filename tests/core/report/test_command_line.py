@@ -49,8 +49,9 @@ def written(command: Command) -> Command:
 
 
 def overridden(recipe: Recipe, values: dict[str, Any]) -> Recipe:
-    """Return the recipe with these values, except a learning rate that its start does not use."""
-    return replace(recipe, **{**values, "lr": None if recipe.start == "gptq" else values["lr"]})
+    """Return the recipe with these values, except those that its start does not use."""
+    unused = {"lr": None} if recipe.start == "gptq" else {"end_to_end": 0}
+    return replace(recipe, **{**values, **unused})
 
 
 recipe_values = st.fixed_dictionaries(
@@ -62,6 +63,7 @@ recipe_values = st.fixed_dictionaries(
         "seqlen": st.integers(8, 4096),
         "batch_size": st.integers(1, 64),
         "accumulate": st.integers(1, 64),
+        "end_to_end": st.integers(0, 500),
     }
 )
 specs = st.builds(
