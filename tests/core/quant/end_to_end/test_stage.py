@@ -188,6 +188,19 @@ def test_a_quantized_head_is_used_by_the_student(model: Path, tmp_path: Path) ->
     )
 
 
+def test_blocks_in_16_bits_pass_the_gradients_to_the_blocks_before_them(model: Path, tmp_path: Path) -> None:
+    spec = end_to_end(model, tmp_path, steps=12, samples=8)
+    spec = replace(spec, bits_map=BitsMap(spec.bits_map.default, (Rule("*.layers.1.*", bits=16),)))
+    found = report_of(run(spec, tmp_path))["end_to_end"]
+    assert found["kl_after"] < found["kl_before"]
+    assert set(found["norms"]) == {"model.norm.weight", *(name for name in NORMS if ".layers.0." in name)}
+    originals = load_file(model / "model.safetensors")
+    written = load_file(next(Path(spec.output).glob("*.safetensors")))
+    kept = [name for name in originals if ".layers.1." in name]
+    assert kept
+    assert all(torch.equal(written[name], originals[name]) for name in kept)
+
+
 @pytest.mark.parametrize(("name", "reason"), [("gemma4_text", "passes more"), ("zamba2", "passes more")])
 def test_a_model_that_passes_more_than_hidden_states_is_quantized_without_the_stage(
     tmp_path: Path, name: str, reason: str
