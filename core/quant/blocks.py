@@ -20,6 +20,7 @@ from core.home import private_folder
 from core.model.block_runner import BlockCall, BlockChain, products_in
 from core.model.skeleton import Skeleton
 from core.model.tree import LayerPlan
+from core.quant.block_tuning import Tuning, TuningResult, tune_block
 from core.quant.end_to_end.kept_blocks import KeptBlock, Storage, keep_block
 from core.quant.grid_groups import (
     RowGroup,
@@ -35,7 +36,6 @@ from core.quant.input_statistics import InputStatistics
 from core.quant.parameter_grid import GridRows, ParameterGrid, joined
 from core.quant.prepare import ResolvedSettings
 from core.quant.sample_activations import SampleActivations, Side
-from core.quant.signround import Tuning, TuningResult, tune_block
 from core.quant.start.groups import start_groups
 from core.quant.start.levels import Levels
 from core.report.experts import MixtureTokens

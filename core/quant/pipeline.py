@@ -33,6 +33,7 @@ from core.model.tree import build_tree
 from core.model.weights import TensorStore
 from core.quant import heldout
 from core.quant.activations import Activations
+from core.quant.block_tuning import TuningResult
 from core.quant.blocks import BlockJob, quantize_block, stored_layers
 from core.quant.end_to_end.kept_blocks import KeptBlock, Storage, block_storage
 from core.quant.end_to_end.norms import norms_in_place
@@ -44,7 +45,6 @@ from core.quant.progress import BEFORE_BLOCKS, BlockProgress
 from core.quant.proof import SourceProof, check_range, prove, two_rows
 from core.quant.report import BlockFigures, PerplexityResult, make_report
 from core.quant.sample_activations import CarriedOutputs, ModelActivations, SampleActivations, Side
-from core.quant.signround import TuningResult
 from core.quant.streamed_head import streamed_head
 from core.quant.verify import VerificationResult, WrittenCheckpoint, check_answers, check_layers
 from core.spec import JobSpec

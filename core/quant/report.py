@@ -12,10 +12,10 @@ from core.formats.engines import rejections
 from core.formats.names import folder_name
 from core.formats.stored import layer_labels
 from core.inference.figures import Perplexity
+from core.quant.block_tuning import TuningResult
 from core.quant.output import Output
 from core.quant.prepare import PreparedRun, settings_of
 from core.quant.progress import peak_memory
-from core.quant.signround import TuningResult
 from core.quant.verify import VerificationResult
 from core.report.experts import MixtureTokens
 from core.report.verdict import VERSION

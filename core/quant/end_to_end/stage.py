@@ -21,6 +21,7 @@ from core.estimation.costs import samples_per_step
 from core.formats.stored import FormatPlan, StoredLayer
 from core.model.block_runner import BlockChain
 from core.model.tree import LayerPlan
+from core.quant.block_tuning import BatchSampler, fixed_batches
 from core.quant.blocks import BlockJob
 from core.quant.end_to_end.adam import Adam
 from core.quant.end_to_end.heads import Heads, open_heads
@@ -29,7 +30,6 @@ from core.quant.end_to_end.norms import learned_norms
 from core.quant.end_to_end.student import LearnedScales, Student, StudentBlock, fits_into_memory
 from core.quant.grid_groups import grid_scheme, has_start
 from core.quant.sample_activations import SampleActivations
-from core.quant.signround import BatchSampler, fixed_batches
 from core.spec import JobSpec
 
 _SCALE_RATE = {2: 4e-3, 3: 2e-3, 4: 3e-4, 8: 3e-5}

@@ -12,10 +12,10 @@ from torch.nn import functional
 from core.model.plans import LayerPlan
 from core.model.slices import ParameterSlice
 from core.model.tree import Linear
+from core.quant.block_tuning import Tuning, TuningResult, tune_block
 from core.quant.expert_steps import ExpertSteps
 from core.quant.grid import new_grid
 from core.quant.parameter_grid import GridRows, ParameterGrid, RowPlaces
-from core.quant.signround import Tuning, TuningResult, tune_block
 from core.schemes import LayerScheme
 
 EXPERTS, OUT, WIDTH = 4, 64, 32

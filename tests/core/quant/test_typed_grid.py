@@ -11,9 +11,9 @@ from core.block_types import TYPES
 from core.formats.gguf.blocks import BlockLinear, decode
 from core.model.slices import ParameterSlice
 from core.quant import grid as grids
+from core.quant.block_tuning import Tuning, tune_block
 from core.quant.grid import Grid
 from core.quant.parameter_grid import ParameterGrid, RowPlaces
-from core.quant.signround import Tuning, tune_block
 from core.schemes import LayerScheme
 
 PATHS = pytest.mark.parametrize("compiled", [True, False], ids=["compiled", "portable"])

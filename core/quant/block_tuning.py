@@ -1,8 +1,10 @@
-"""Tuning of the rounding of one block by signed gradient descent (SignRound, arXiv 2309.05516).
+"""Tuning of the grids of one block by signed gradient descent.
 
-The loss is the mean squared error between the output of the quantized block on the activations of the quantized model
-and the output of the original block on those of the original model. The gradients of the rounding have a closed form
-(`core.quant.grid`), so autograd stores only one gradient, that of the layer in the backward pass.
+A grid has integers that are fixed and scales that are learned (`core.quant.level_grid`), or rounding offsets and range
+factors (`core.quant.grid`, SignRound, arXiv 2309.05516). The loss is the mean squared error between the output of the
+quantized block on the activations of the quantized model and the output of the original block on those of the original
+model. The gradients of a grid have a closed form, so autograd stores only one gradient, that of the layer in the
+backward pass.
 """
 
 from __future__ import annotations

@@ -9,10 +9,10 @@ import torch
 
 from core.errors import Cancelled
 from core.model.slices import ParameterSlice
-from core.quant import signround
+from core.quant import block_tuning
+from core.quant.block_tuning import BatchSampler, Tuning, TuningResult, tune_block
 from core.quant.grid import new_grid
 from core.quant.parameter_grid import ParameterGrid, RowPlaces
-from core.quant.signround import BatchSampler, Tuning, TuningResult, tune_block
 from core.schemes import LayerScheme
 
 SAMPLES, TOKENS, WIDTH = 12, 16, 64
@@ -173,4 +173,4 @@ def test_a_batch_larger_than_the_samples_is_all_of_them() -> None:
     [(1.0, math.nan, False), (1.0, math.inf, False), (math.nan, 2.0, True), (2.0, 1.0, True)],
 )
 def test_only_a_lower_finite_loss_replaces_the_best_rounding(best: float, loss: float, replaced: bool) -> None:
-    assert signround._Best(0, best, []).beaten_by(loss) is replaced
+    assert block_tuning._Best(0, best, []).beaten_by(loss) is replaced
