@@ -13,7 +13,7 @@ from core.files import read_json
 RESOURCES = Path(__file__).resolve().parent.parent / "resources"
 STARTS = ("range", "search", "gptq")
 FOR_ROUNDING = ("lr", "low_bit_lr_scale")
-"""Settings of the rounding offsets of SignRound, which the start "gptq" does not tune."""
+"""Settings of the integers, which have no effect if only scales are tuned."""
 _SCALE_RATE = {2: 1.0, 3: 0.5, 4: 0.3, 8: 0.1}
 """Sum of the steps of the factor of a learned scale, by bits."""
 NAMES = (
@@ -29,18 +29,19 @@ class Recipe:
         name: name of the recipe on which this one is based.
         purpose: description in one sentence.
         iters: SignSGD steps per block; 0 keeps the start.
-        lr: initial learning rate of the rounding offsets, in levels; None for 1 / iters, and with the start "gptq".
+        lr: initial learning rate of the rounding offsets, or of learned integers, in levels; None for 1 / iters.
         minmax_lr: initial learning rate of the range factors, or of the scales with the start "gptq"; None for lr, or
             for a rate by bits.
         samples, seqlen: number of calibration sequences, and tokens per sequence.
         batch_size: sequences per micro-batch; accumulate: micro-batches per step.
         start: what tuning starts from. "range": rounding to nearest in the range of each group; "search": the same
             with a searched scale (symmetric layers; opt-RTN when iters is 0); "gptq": integers from error feedback,
-            least-squares scales and coordinate descent (`core.quant.start`), of which only the scales are tuned.
+            least-squares scales and coordinate descent (`core.quant.start`), of which the scales are tuned.
+        learn_integers: after the start "gptq", integers of 2, 3 and 4 bits are tuned together with the scales
+            (`core.quant.latent_grid`). It needs more text than the scales alone.
         end_to_end: steps after the last block in which the scales of all layers and the norms are learned together, on
             the KL divergence to the original model (`core.quant.end_to_end`); needs the start "gptq". 0 for none.
-        low_bit_lr_scale: factor of lr for layers with 3 bits or fewer (2 in the recipe `autoround-best`); 1 with the
-            start "gptq".
+        low_bit_lr_scale: factor of lr for layers with 3 bits or fewer (2 in the recipe `autoround-best`).
     """
 
     name: str = "default"
@@ -53,6 +54,7 @@ class Recipe:
     batch_size: int = 2
     accumulate: int = 1
     start: str = "gptq"
+    learn_integers: bool = False
     end_to_end: int = 0
     low_bit_lr_scale: float = 1.0
 
@@ -78,12 +80,19 @@ class Recipe:
                 f'End-to-end steps need the start "gptq", but the start is {self.start!r}.',
                 "Use a recipe with that start, such as gptq or default, or no such steps (--end-to-end 0).",
             )
-        if self.start == "gptq":
+        if not isinstance(self.learn_integers, bool):
+            raise BadInput(f"learn integers {self.learn_integers!r} is not possible.", "Choose true or false.")
+        if self.learn_integers and self.start != "gptq":
+            raise BadInput(
+                f'Learned integers need the start "gptq", but the start is {self.start!r}.',
+                "Set learn_integers to false.",
+            )
+        if self.start == "gptq" and not self.learn_integers:
             for name in FOR_ROUNDING:
                 if getattr(self, name) != getattr(type(self), name):
                     raise BadInput(
-                        f"{name} has no effect with the start gptq, after which only the scales are tuned.",
-                        "Set minmax_lr (--minmax-lr), the learning rate of the scales, or use the recipe autoround.",
+                        f"{name} has no effect: with the start gptq, only the scales are tuned.",
+                        "Set minmax_lr (--minmax-lr), the learning rate of the scales, or learn_integers to true.",
                     )
 
     def learning_rate(self, bits: int) -> float:

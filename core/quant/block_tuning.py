@@ -21,6 +21,7 @@ from core.control import ShouldStop
 from core.errors import Cancelled
 from core.estimation.costs import FIXED_SAMPLES
 from core.quant.expert_steps import ExpertSteps
+from core.quant.latent_grid import LatentGrid
 from core.quant.level_grid import LevelGrid
 from core.quant.parameter_grid import ParameterGrid
 
@@ -121,9 +122,10 @@ def tune_block(
             losses = [loss_of(index).item() * len(index) for index in fixed]
         return sum(losses) / sum(len(index) for index in fixed)
 
-    started = [layer for layer in layers if isinstance(layer.grid, LevelGrid)]  # their parameters have plain rounding
+    # the parameters of grids with a start have plain rounding
+    started = [layer for layer in layers if isinstance(layer.grid, LevelGrid | LatentGrid)]
     for layer in layers:
-        if not isinstance(layer.grid, LevelGrid):
+        if layer not in started:
             _write(layer)
     before = judge()
     for layer in started:

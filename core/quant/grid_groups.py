@@ -14,6 +14,7 @@ from core.model.slices import ParameterSlice
 from core.model.tree import LayerPlan
 from core.quant.grid import new_grid
 from core.quant.input_statistics import InputStatistics
+from core.quant.latent_grid import BOUNDS, latent_grid
 from core.quant.level_grid import level_grid
 from core.quant.parameter_grid import GridRows, ParameterGrid, RowPlaces
 from core.quant.rtn import search_scale, searchable
@@ -136,8 +137,10 @@ def make_grid(
     known = [None if importance is None else importance[_expert(part)] for part in group.rows]
     if started is not None:
         places.fill(parameter.data, new_grid(weight, scheme, min_zero=min_zero).quantize_into)
+        bits, rate = item.scheme.bits, recipe.range_rate(item.scheme.bits)
         grid: TunedGrid = level_grid(started)
-        rate = recipe.range_rate(item.scheme.bits)
+        if recipe.learn_integers and recipe.iters and bits in BOUNDS:
+            grid = latent_grid(started, weight, recipe.iters, recipe.learning_rate(bits) * recipe.iters)
         return ParameterGrid(grid, parameter, places, list(group.rows), rate, True, recorded.grouped(parameter))
     searched = None
     if searchable(scheme) and (recipe.start != "range" or not group.tuned):

@@ -206,6 +206,73 @@ def level_sums(levels: Tensor, gradient: Tensor, zero: Tensor) -> Tensor:
     return sums
 
 
+@njit(nogil=True, cache=True, fastmath={"nsz"}, error_model="numpy")
+def _dequantize_latent(latent, scale, zero, digits, out, first, last):  # type: ignore[no-untyped-def] # pragma: no cover
+    groups = scale.shape[1]
+    size = latent.shape[1] // groups
+    half = np.int32(1 << (digits - 1))
+    for row in range(first, last):
+        for group in range(groups):
+            begin = group * size
+            n, to = latent[row, begin : begin + size], out[row, begin : begin + size]
+            s, z = scale[row, group], zero[row, group]
+            for i in range(size):
+                level = (np.int32(n[i]) + half) >> digits
+                to[i] = _rounded((np.float32(level) - z) * s, to[i])
+
+
+@njit(nogil=True, cache=True, fastmath={"reassoc", "nsz"}, error_model="numpy")
+def _move_latent(latent, gradient, scale, zero, digits, move, low, high, sums, first, last):  # type: ignore[no-untyped-def] # pragma: no cover
+    groups = scale.shape[1]
+    size = latent.shape[1] // groups
+    half = np.int32(1 << (digits - 1))
+    for row in range(first, last):
+        for group in range(groups):
+            begin = group * size
+            n, g = latent[row, begin : begin + size], gradient[row, begin : begin + size]
+            z = zero[row, group]
+            by = np.int32(move) if scale[row, group] > 0 else np.int32(-move)
+            total = np.float32(0)
+            for i in range(size):
+                slope, at = _value(g[i]), np.int32(n[i])
+                total += slope * (np.float32((at + half) >> digits) - z)
+                at -= by * (np.int32(slope > 0) - np.int32(slope < 0))
+                n[i] = min(max(at, low), high)
+            sums[row, group] = total
+
+
+def dequantize_latent(latent: Tensor, scale: Tensor, zero: Tensor, digits: int, out: Tensor) -> None:
+    """Write (level - zero) * scale into `out`, [out, in], with levels that are rounded latent levels.
+
+    Args:
+        latent: int16 [out, in], latent levels as multiples of 2^-digits.
+        scale, zero: float32 [out, groups].
+    """
+    arrays = (latent.numpy(), scale.numpy(), zero.numpy(), np.int32(digits))
+    with _exact(out) as target:
+        in_parts(latent, lambda first, last: _dequantize_latent(*arrays, target, first, last))
+
+
+def move_latent(
+    latent: Tensor, gradient: Tensor, scale: Tensor, zero: Tensor, digits: int, size: int, limits: tuple[int, int]
+) -> Tensor:
+    """Move latent levels in place against the signs of their gradients; arguments as in `dequantize_latent`.
+
+    Args:
+        gradient: G, bfloat16 or float32 [out, in].
+        size: multiples by which the latent levels move.
+        limits: smallest and largest latent level.
+
+    Returns:
+        float32 [out, groups]: sums of G (level - zero) over each group, with the levels before the move.
+    """
+    sums = torch.empty(zero.shape)
+    arrays = (latent.numpy(), _array(gradient), scale.numpy(), zero.numpy())
+    numbers = (np.int32(digits), np.int32(size), np.int32(limits[0]), np.int32(limits[1]), sums.numpy())
+    in_parts(latent, lambda first, last: _move_latent(*arrays, *numbers, first, last))
+    return sums
+
+
 @contextlib.contextmanager
 def _exact(out: Tensor) -> Iterator[np.ndarray[Any, Any]]:
     """Yield the array of `out` if the loops can write to it, which is contiguous float32 or bfloat16; else one of

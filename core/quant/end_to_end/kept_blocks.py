@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from core.formats.stored import StoredLayer
 from core.model.tree import LayerPlan
 from core.quant.activations import Activations
+from core.quant.latent_grid import LatentGrid
 from core.quant.level_grid import LevelGrid
 from core.quant.parameter_grid import GridRows, ParameterGrid, RowPlaces, layers_of
 
@@ -143,7 +144,8 @@ def keep_block(
     names = {id(parameter): name for name, parameter in parameters.items()}
     kept: dict[str, list[KeptGrid]] = {}
     for layer in layers:
-        name, grid = names[id(layer.parameter)], layer.grid
+        name = names[id(layer.parameter)]
+        grid = layer.grid.settled() if isinstance(layer.grid, LatentGrid) else layer.grid
         same = kept.setdefault(name, [])
         if isinstance(grid, LevelGrid):
             levels = storage.store(grid.start.levels.cpu(), f"{name}-{len(same)}")
