@@ -54,6 +54,25 @@ class BlockStarted(Event):
 
 
 @dataclass(frozen=True)
+class LayerStarted(Event):
+    """Start of a layer of a block, found without gradients (`core.quant.start`).
+
+    Errors are squared errors of the layer's outputs on the calibration text relative to the squares of these outputs:
+    tr((W - Q) G (W - Q)^T) / tr(W G W^T) with the Gram matrix G of the inputs.
+
+    Attributes:
+        block: number of the block, from 0.
+        layer: name inside the block, as in `BlockStarted.linears`.
+        error_before, error_after: with plain rounding, and with the start.
+    """
+
+    block: int
+    layer: str
+    error_before: float
+    error_after: float
+
+
+@dataclass(frozen=True)
 class Loss(Event):
     """Mean squared error of a block's output on the minibatch of one iteration."""
 
@@ -172,8 +191,8 @@ def ignore_event(_event: Event) -> None:
 _TYPES: dict[str, type[Event]] = {
     cls.__name__: cls
     for cls in (
-        Stage, Started, BlockStarted, Loss, BlockDone, EndToEnd, Progress, Memory, Log, FileWritten, Token, Listening,
-        Result, Done, Failed,
+        Stage, Started, BlockStarted, LayerStarted, Loss, BlockDone, EndToEnd, Progress, Memory, Log, FileWritten,
+        Token, Listening, Result, Done, Failed,
     )
 }  # fmt: skip
 

@@ -52,6 +52,14 @@ def short_figure(value: float) -> str:
     return f"{digits}e{int(power)}"
 
 
+def percentage(share: float) -> str:
+    """Return a fraction with two digits: `0.12 %`, `3.1 %`, `46 %`, `120 %`; a dash for NaN and infinity."""
+    if not math.isfinite(share):
+        return "\N{EN DASH}"
+    value = float(f"{100 * share:.2g}")
+    return f"{value:.0f} %" if abs(value) >= 10 else f"{short_figure(value)} %"
+
+
 def count(number: float) -> str:
     """Return a count: `135 million`, `1.24 billion`, `12,480`."""
     for size, word in ((1e12, "trillion"), (1e9, "billion"), (1e6, "million")):

@@ -23,7 +23,7 @@ from core import events
 from core.control import ShouldStop
 from core.errors import BitwrightError
 from core.events import Done, Event, Result
-from core.wording import duration, human, time_range
+from core.wording import duration, human, percentage, time_range
 
 _MAX_LINE_LENGTH = 400
 
@@ -193,6 +193,7 @@ class RunView:
         self._progress = progress
         self._task = progress.add_task("starting", total=1.0, eta="") if progress else None
         self._block = ""
+        self._started: list[events.LayerStarted] = []
         self._progress_lines = ProgressLines(self._print)
 
     def show(self, event: Event) -> None:
@@ -214,19 +215,35 @@ class RunView:
             self._print(f"{what}, on {event.device} in {event.dtype}, {event.threads} threads")
         elif isinstance(event, events.BlockStarted):
             self._block = f"block {event.block + 1}/{event.total}"
+            self._started = []
             self._describe(self._block)
+        elif isinstance(event, events.LayerStarted):
+            self._started.append(event)
+            errors = f"output error {percentage(event.error_before)} -> {percentage(event.error_after)}"
+            self._describe(f"{self._block}, {event.layer}, {errors}")
         elif isinstance(event, events.Loss):
             self._describe(f"{self._block}, step {event.iteration}/{event.iterations}, loss {event.loss:.4g}")
         elif isinstance(event, events.EndToEnd):
             self._describe(f"end to end, step {event.step}/{event.steps}, KL divergence {event.kl:.4g}")
         elif isinstance(event, events.BlockDone):
             change = f"loss {event.loss_before:.4g} -> {event.loss_after:.4g}"
-            self._print(f"block {event.block + 1}/{event.total}: {change}, {duration(event.seconds)}")
+            start = self._start_errors()
+            self._print(f"block {event.block + 1}/{event.total}: {start}{change}, {duration(event.seconds)}")
         elif isinstance(event, events.Progress):
             if self._progress is None or self._task is None:
                 self._progress_lines.update(event)
             else:
                 self._progress.update(self._task, completed=event.fraction, eta=time_left(event))
+
+    def _start_errors(self) -> str:
+        """Return the mean output errors of the layers of a block before and after their start, or ""."""
+        if not self._started:
+            return ""
+        before, after = (
+            sum(errors) / len(self._started)
+            for errors in zip(*((one.error_before, one.error_after) for one in self._started), strict=True)
+        )
+        return f"output error of its layers {percentage(before)} -> {percentage(after)}, "
 
     def _describe(self, text: str) -> None:
         if self._progress is not None and self._task is not None:

@@ -36,7 +36,7 @@ from core.quant.input_statistics import InputStatistics
 from core.quant.parameter_grid import GridRows, ParameterGrid, joined
 from core.quant.prepare import ResolvedSettings
 from core.quant.sample_activations import SampleActivations, Side
-from core.quant.start.groups import start_groups
+from core.quant.start.groups import LayerErrors, start_groups
 from core.quant.start.levels import Levels
 from core.report.experts import MixtureTokens
 from core.spec import JobSpec
@@ -48,6 +48,8 @@ class BlockJob:
 
     Attributes:
         chain: the blocks of the model.
+        on_loss: receives the block, the iteration (from 1) and its minibatch loss.
+        on_layer: receives the block, and the errors of a layer whose start was found.
         keep: storage in which blocks are kept for the end-to-end stage; None for a run without it.
         shared: quantized parameters of earlier blocks that other blocks share (Zamba), by their names.
     """
@@ -58,6 +60,7 @@ class BlockJob:
     min_zero: int
     should_stop: ShouldStop
     on_loss: Callable[[int, int, float], None]
+    on_layer: Callable[[int, LayerErrors], None]
     keep: Storage | None = None
     shared: dict[str, Tensor] = field(default_factory=dict)
 
@@ -113,7 +116,9 @@ def quantize_block(
             advance(job, block, module, activations, "original")
         groups = list(divided(pieces, recorded, working, job.spec))
         _use_shared(job, block)
-        levels = _levels(job, groups, originals, working, lambda: observe(job, block, module, activation_sets[0]))
+        levels = _levels(
+            job, block, groups, originals, working, lambda: observe(job, block, module, activation_sets[0])
+        )
         layers = [
             make_grid(
                 group, originals[group.parameter], working[group.parameter], recorded, level, job.spec, job.min_zero
@@ -135,6 +140,7 @@ def quantize_block(
 
 def _levels(
     job: BlockJob,
+    block: int,
     groups: list[RowGroup],
     originals: Mapping[str, Tensor],
     working: Mapping[str, Tensor],
@@ -151,6 +157,7 @@ def _levels(
             lambda group: grid_scheme(job.spec, group.rows[0].item),
             job.min_zero,
             psutil.virtual_memory().available // 4,
+            lambda errors: job.on_layer(block, errors),
         )
     )
     return [next(found) if starts(group, job.spec) else None for group in groups]

@@ -118,7 +118,8 @@ def _started(
     """Return the head with the start of a layer (`core.quant.start`)."""
     factors = error_factors(moments)
     parts = [
-        start_layer(weight[rows].float(), scheme, moments, min_zero, factors) for rows in _chunks(weight, should_stop)
+        start_layer(weight[rows].float(), scheme, moments, min_zero, factors).levels
+        for rows in _chunks(weight, should_stop)
     ]
     return level_grid(joined_levels(parts)).freeze(name)
 

@@ -20,7 +20,7 @@ from core.calibration.tokens import Calibration, load
 from core.control import Control, check_stop
 from core.errors import BadInput
 from core.estimation.costs import end_to_end_share
-from core.events import BlockDone, BlockStarted, Done, Emit, EndToEnd, Log, Loss, Progress, Stage, Started
+from core.events import BlockDone, BlockStarted, Done, Emit, EndToEnd, LayerStarted, Log, Loss, Progress, Stage, Started
 from core.formats.dense_store import DenseStore
 from core.formats.stored import StoredLayer
 from core.inference.evaluate import loss_increase, summarize
@@ -45,6 +45,7 @@ from core.quant.progress import BEFORE_BLOCKS, BlockProgress
 from core.quant.proof import SourceProof, check_range, prove, two_rows
 from core.quant.report import BlockFigures, PerplexityResult, make_report
 from core.quant.sample_activations import CarriedOutputs, ModelActivations, SampleActivations, Side
+from core.quant.start.groups import LayerErrors
 from core.quant.streamed_head import streamed_head
 from core.quant.verify import VerificationResult, WrittenCheckpoint, check_answers, check_layers
 from core.spec import JobSpec
@@ -155,6 +156,7 @@ def _begin(
         should_stop=control.should_stop,
         keep=keep,
         on_loss=lambda block, iteration, loss: _on_loss(emit, meter, recipe.iters, block, iteration, loss),
+        on_layer=lambda block, errors: _on_layer(emit, meter, block, errors),
     )
     return _Run(spec, job, ready, blocks, output, emit, control, meter)
 
@@ -162,6 +164,11 @@ def _begin(
 def _on_loss(emit: Emit, meter: BlockProgress, iterations: int, block: int, iteration: int, loss: float) -> None:
     emit(Loss(block=block, iteration=iteration, iterations=iterations, loss=loss))
     meter.at(block, iteration)
+
+
+def _on_layer(emit: Emit, meter: BlockProgress, block: int, errors: LayerErrors) -> None:
+    emit(LayerStarted(block=block, layer=errors.layer, error_before=errors.before, error_after=errors.after))
+    meter.layer_started(block)
 
 
 def _check_lengths(ready: PreparedRun, calibration: Calibration) -> None:

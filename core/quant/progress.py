@@ -5,6 +5,7 @@ from __future__ import annotations
 import resource
 import sys
 import time
+from collections.abc import Sequence
 
 import psutil
 import torch
@@ -15,6 +16,8 @@ from core.inference.memory import give_back_memory
 BEFORE_BLOCKS, _BLOCKS = 0.03, 0.93
 """Fractions of a run: before the first block, and all blocks together with the end-to-end steps."""
 _EVERY = 0.5
+_STEPS_END = 0.95
+"""Fraction of the time of a block after its last step; the rest are forward passes and files."""
 
 
 class BlockProgress:
@@ -35,23 +38,37 @@ class BlockProgress:
         self._emit = emit
         self._seconds: list[float] = []
         self._block_began = time.monotonic()
+        self._first_step: tuple[int, float] | None = None
         self._last = 0.0
+
+    def layer_started(self, block: int) -> None:
+        """Record that the start of a layer of a block (from 0) is found."""
+        now = time.monotonic()
+        if now - self._last >= _EVERY and self._seconds:
+            self._last = now
+            self._inside(block, now, _median(self._seconds))
 
     def at(self, block: int, iteration: int) -> None:
         """Record that an iteration (from 1) of a block (from 0) is done."""
         now = time.monotonic()
+        if self._first_step is None:
+            self._first_step = (iteration, now)
         if now - self._last < _EVERY:
             return
-        self._last = now
-        # The forward passes before and after the steps take about a tenth of the time of a block.
-        inside = 0.05 + 0.9 * iteration / self._iterations
-        self._report(block, inside, (now - self._block_began) / inside)
+        first, began = self._first_step
+        if iteration > first:
+            left = (now - began) / (iteration - first) * (self._iterations - iteration)
+            self._last = now
+            self._inside(block, now, (now - self._block_began + left) / _STEPS_END)
+        else:
+            self.layer_started(block)
 
     def block_done(self, block: int, seconds: float) -> None:
         """Record that a block is done, and emit its progress and the memory in use."""
         give_back_memory()
         self._seconds.append(seconds)
         self._block_began = self._last = time.monotonic()
+        self._first_step = None
         self._report(block + 1, 0.0, seconds)
         resident = psutil.Process().memory_info().rss
         self._emit(Memory(resident=resident, peak=peak_memory(), device=_device_memory()))
@@ -66,10 +83,15 @@ class BlockProgress:
         fraction = BEFORE_BLOCKS + _BLOCKS * (1 - self._share * (1 - step / self._steps))
         self._emit(Progress(fraction=fraction, seconds_low=0.8 * left, seconds_high=1.2 * left + 10))
 
+    def _inside(self, block: int, now: float, seconds: float) -> None:
+        """Report that a block with this estimated duration is not done yet."""
+        elapsed = now - self._block_began
+        self._report(block, min(_STEPS_END, elapsed / max(seconds, 1e-9)), max(elapsed, seconds))
+
     def _report(self, done: int, inside: float, current: float) -> None:
         each = [*self._seconds, current]
         left = self._blocks - done - inside
-        typical = sorted(each)[len(each) // 2]
+        typical = _median(each)
         # The spread is unknown before a few blocks are done.
         rest = self._blocks * typical * self._share / (1 - self._share)
         spread = 0.4 if len(self._seconds) < 2 else 0.12
@@ -80,6 +102,10 @@ class BlockProgress:
                 seconds_high=(left * typical + rest) * (1 + spread) + 10,
             )
         )
+
+
+def _median(seconds: Sequence[float]) -> float:
+    return sorted(seconds)[len(seconds) // 2]
 
 
 def peak_memory() -> int:

@@ -8,7 +8,7 @@ from datetime import datetime
 
 import pytest
 
-from core.wording import count, day, duration, figure, human, short_figure, time_range
+from core.wording import count, day, duration, figure, human, percentage, short_figure, time_range
 
 
 @pytest.mark.parametrize(
@@ -65,7 +65,15 @@ def test_short_figures(value: float, text: str) -> None:
     assert short_figure(value) == text
 
 
-@pytest.mark.parametrize("format_figure", [figure, short_figure])
+@pytest.mark.parametrize(
+    ("share", "text"),
+    [(0.0, "0 %"), (0.00123, "0.12 %"), (0.0314, "3.1 %"), (0.0996, "10 %"), (0.456, "46 %"), (1.234, "120 %")],
+)
+def test_percentages(share: float, text: str) -> None:
+    assert percentage(share) == text
+
+
+@pytest.mark.parametrize("format_figure", [figure, short_figure, percentage])
 def test_what_is_no_number_is_a_dash(format_figure: Callable[[float], str]) -> None:
     assert format_figure(math.nan) == "\N{EN DASH}"
 

@@ -6,14 +6,30 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
+import torch
 from torch import Tensor
 
+from core.quant.grid import new_grid
 from core.quant.grid_groups import RowGroup
 from core.quant.parameter_grid import GridRows, RowPlaces
 from core.quant.start.gram import GramMatrices
 from core.quant.start.layer import start_layer
-from core.quant.start.levels import Levels, joined_levels
+from core.quant.start.levels import Levels, joined_levels, row_errors
 from core.schemes import LayerScheme
+
+
+@dataclass(frozen=True)
+class LayerErrors:
+    """Squared errors of the outputs of a layer relative to the squares of the outputs, on the calibration text.
+
+    Attributes:
+        layer: its name inside the block.
+        before, after: with plain rounding, and with the start.
+    """
+
+    layer: str
+    before: float
+    after: float
 
 
 @dataclass(frozen=True)
@@ -34,6 +50,7 @@ def start_groups(
     scheme_of: Callable[[RowGroup], LayerScheme],
     min_zero: int,
     budget: int,
+    on_layer: Callable[[LayerErrors], None],
 ) -> list[Levels]:
     """Return the levels of each group.
 
@@ -44,6 +61,7 @@ def start_groups(
         scheme_of: returns the scheme of a group.
         min_zero: smallest zero point that the output format can store.
         budget: bytes of Gram matrices that may be in memory at the same time; one always may.
+        on_layer: receives the errors of the rows of a layer in one parameter, as soon as their start is found.
     """
     found: list[list[Levels]] = [[] for _ in groups]
     parts = [
@@ -66,8 +84,36 @@ def start_groups(
             places = RowPlaces(tuple(original.shape), [rows.place for rows in part.rows])
             gram = grams.of(working[part.parameter], part.expert)
             weight = places.read(original).float().contiguous()
-            found[part.group].append(start_layer(weight, scheme_of(groups[part.group]), gram, min_zero))
+            scheme = scheme_of(groups[part.group])
+            start = start_layer(weight, scheme, gram, min_zero)
+            found[part.group].append(start.levels)
+            for errors in _layer_errors(part, weight, start.errors, scheme, gram, min_zero):
+                on_layer(errors)
     return [joined_levels(levels) for levels in found]
+
+
+@torch.no_grad()
+def _layer_errors(
+    part: _Part, weight: Tensor, errors: Tensor, scheme: LayerScheme, gram: Tensor, min_zero: int
+) -> Iterator[LayerErrors]:
+    """Yield the errors of each layer in a part.
+
+    Args:
+        errors: squared errors of the outputs with the start, float64 [out].
+    """
+
+    def plain(rows: slice) -> Tensor:
+        rounded = torch.empty_like(weight[rows])
+        new_grid(weight[rows], scheme, min_zero=min_zero).quantize_into(rounded)
+        return rounded
+
+    squares = row_errors(weight, lambda rows: torch.zeros_like(weight[rows]), gram)
+    figures = torch.stack([row_errors(weight, plain, gram), errors, squares])
+    first = part.rows[0].start
+    for rows in part.rows:
+        before, after, total = figures[:, rows.start - first : rows.stop - first].sum(1).tolist()
+        name = rows.item.linear.kind
+        yield LayerErrors(name, before / total, after / total) if total > 0 else LayerErrors(name, 0.0, 0.0)
 
 
 def _passes(parts: Sequence[_Part], budget: int) -> Iterator[list[_Part]]:

@@ -7,6 +7,8 @@ signed gradient descent over 12,800 tokens.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
@@ -14,18 +16,31 @@ from core.quant.grid import storable
 from core.quant.start.descent import descend
 from core.quant.start.feedback import ErrorFactors, error_factors, round_with_feedback
 from core.quant.start.least_squares import fit_scales
-from core.quant.start.levels import Levels, squared_error
+from core.quant.start.levels import Levels, row_errors
 from core.quant.start.scale_search import search
 from core.schemes import LayerScheme
 
 ROUNDS = 2
 
 
+@dataclass(frozen=True)
+class LayerStart:
+    """The start of a layer.
+
+    Attributes:
+        levels: integers and scales.
+        errors: squared error of each output, float64 [out].
+    """
+
+    levels: Levels
+    errors: Tensor
+
+
 @torch.no_grad()
 def start_layer(
     weight: Tensor, scheme: LayerScheme, gram: Tensor, min_zero: int = 0, factors: ErrorFactors | None = None
-) -> Levels:
-    """Return the levels of a layer, with scales that are float16 values.
+) -> LayerStart:
+    """Return the start of a layer, with scales that are float16 values.
 
     The result is never worse than that of the search under the Gram matrix.
 
@@ -41,8 +56,8 @@ def start_layer(
         found = _storable(fit_scales(weight, found, gram))
         found = descend(weight, found, gram)
     found = _storable(fit_scales(weight, found, gram))
-    better = squared_error(weight, found, gram) < squared_error(weight, searched, gram)
-    return found if better else searched
+    errors, before = (row_errors(weight, some.values, gram) for some in (found, searched))
+    return LayerStart(found, errors) if errors.sum() < before.sum() else LayerStart(searched, before)
 
 
 def _storable(found: Levels) -> Levels:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -80,8 +80,19 @@ def squared_error(weight: Tensor, found: Levels, gram: Tensor) -> float:
         weight: float32 [out, in].
         gram: float32 [in, in], sum or mean of the products of the inputs.
     """
-    total = 0.0
+    return float(row_errors(weight, found.values, gram).sum())
+
+
+def row_errors(weight: Tensor, values: Callable[[slice], Tensor], gram: Tensor) -> Tensor:
+    """Return the squared error of each output, the diagonal of (W - Q) G (W - Q)^T, float64 [out].
+
+    Args:
+        weight: float32 [out, in].
+        values: returns some rows of Q, float32 [rows, in].
+        gram: float32 [in, in], sum or mean of the products of the inputs.
+    """
+    parts = []
     for rows in row_chunks(len(weight), 3 * weight.shape[1]):
-        error = weight[rows] - found.values(rows)
-        total += float(((error @ gram) * error).sum(dtype=torch.float64))
-    return total
+        error = weight[rows] - values(rows)
+        parts.append(((error @ gram) * error).sum(-1, dtype=torch.float64))
+    return torch.cat(parts)

@@ -10,7 +10,7 @@ import pytest
 
 from core.cli import commands, main
 from core.cli.terminal import PROGRESS_INTERVAL, ProgressLines, RunView, Terminal, one_line, printable
-from core.events import Progress, Stage, Token
+from core.events import BlockDone, BlockStarted, LayerStarted, Progress, Stage, Token
 
 Capture = pytest.CaptureFixture[str]
 
@@ -88,6 +88,19 @@ def test_a_run_without_a_progress_bar_prints_progress_lines(monkeypatch: pytest.
     terminal.event(Stage("load"))
     terminal.event(Progress(0.5, -1, -1))
     assert capsys.readouterr().err == "analyse ...\nanalyse: 12 %, about 60 s left\nload ...\nload: 50 %\n"
+
+
+def test_a_finished_block_is_one_line_with_the_mean_errors_of_its_start(capsys: Capture) -> None:
+    view = RunView(Terminal(), None)
+    view.show(BlockStarted(0, 2, "layers.0", ("q", "k")))
+    view.show(LayerStarted(0, "q", 0.04, 0.01))
+    view.show(LayerStarted(0, "k", 0.08, 0.03))
+    view.show(BlockDone(0, 2, 0.5, 0.25, 0, 3.0))
+    view.show(BlockStarted(1, 2, "layers.1", ("q", "k")))
+    view.show(BlockDone(1, 2, 0.5, 0.25, 0, 3.0))
+    first, second = capsys.readouterr().err.splitlines()
+    assert first == "block 1/2: output error of its layers 6 % -> 2 %, loss 0.5 -> 0.25, 3.0 s"
+    assert second == "block 2/2: loss 0.5 -> 0.25, 3.0 s"
 
 
 class Full(io.StringIO):

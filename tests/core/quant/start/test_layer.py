@@ -34,7 +34,7 @@ def test_every_step_reduces_the_error_of_the_outputs(scheme: LayerScheme) -> Non
 @pytest.mark.parametrize("scheme", SCHEMES, ids=lambda scheme: scheme.label())
 def test_the_scales_of_a_start_are_float16_values(scheme: LayerScheme) -> None:
     weight, gram = layer()
-    found = start_layer(weight, scheme, gram)
+    found = start_layer(weight, scheme, gram).levels
     assert torch.equal(found.scale, found.scale.half().float())
     assert int(found.levels.max()) < scheme.levels
     assert torch.equal(found.zero, found.zero.round().clamp(0, scheme.levels - 1))
@@ -42,7 +42,7 @@ def test_the_scales_of_a_start_are_float16_values(scheme: LayerScheme) -> None:
 
 def test_zero_points_are_those_that_a_format_can_store() -> None:
     weight, gram = layer()
-    assert int(start_layer(weight.abs(), LayerScheme(4, 32, False), gram, min_zero=1).zero.min()) == 1
+    assert int(start_layer(weight.abs(), LayerScheme(4, 32, False), gram, min_zero=1).levels.zero.min()) == 1
 
 
 @settings(max_examples=25, deadline=None)
@@ -52,7 +52,7 @@ def test_a_start_is_never_worse_than_the_search(scale: int, dead: int, seed: int
     weight, gram = weight * 2.0**scale, gram.clone()
     gram[dead], gram[:, dead] = 0.0, 0.0
     scheme = LayerScheme(bits, 32)
-    searched, found = search(weight, scheme, gram.diagonal()), start_layer(weight, scheme, gram)
+    searched, found = search(weight, scheme, gram.diagonal()), start_layer(weight, scheme, gram).levels
     assert found.values().isfinite().all()
     assert squared_error(weight, found, gram) <= squared_error(weight, searched, gram)
 
@@ -62,11 +62,11 @@ def test_a_gram_matrix_of_few_inputs_is_damped_enough() -> None:
     inputs = torch.randn(3, 128, generator=torch.Generator().manual_seed(1))
     gram = inputs.T @ inputs
     scheme = LayerScheme(3, 32)
-    searched, found = search(weight, scheme, gram.diagonal()), start_layer(weight, scheme, gram)
+    searched, found = search(weight, scheme, gram.diagonal()), start_layer(weight, scheme, gram).levels
     assert squared_error(weight, found, gram) < 0.1 * squared_error(weight, searched, gram)
 
 
 def test_a_layer_of_zeros_stays_zero() -> None:
     _, gram = layer()
-    found = start_layer(torch.zeros(32, 128), LayerScheme(4, 32), gram)
+    found = start_layer(torch.zeros(32, 128), LayerScheme(4, 32), gram).levels
     assert not found.values().any()

@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 import torch
 
-from core.events import BlockDone
+from core.events import BlockDone, BlockStarted, LayerStarted
 from core.formats.opened import open_checkpoint
 from core.inference.devices import DtypeProbe
+from core.model.slices import ParameterSlice
+from core.model.tree import LayerPlan
 from core.quant import blocks, prepare
-from core.quant.start.groups import start_groups
+from core.quant.grid import new_grid
+from core.quant.grid_groups import RowGroup
+from core.quant.parameter_grid import GridRows
+from core.quant.start.groups import LayerErrors, start_groups
+from core.schemes import LayerScheme
+from tests.core.quant.start.problem import layer
 from tests.core.quant.test_pipeline import digests, report_of, run, spec_of
 from tests.core.tiny_architectures import make_model
 from tests.core.tiny_model import save_model
@@ -73,18 +81,60 @@ def test_gram_matrices_that_do_not_fit_are_summed_in_several_passes(
     whole: Any = start_groups
 
     def start(*arguments: Any) -> Any:
-        *rest, observe, scheme_of, min_zero, _ = arguments
+        *rest, observe, scheme_of, min_zero, _, on_layer = arguments
 
         def counted() -> None:
             seen.append(1)
             observe()
 
-        return whole(*rest, counted, scheme_of, min_zero, 1)
+        return whole(*rest, counted, scheme_of, min_zero, 1, on_layer)
 
     monkeypatch.setattr(blocks, "start_groups", start)
     run(spec_of(tmp_path / "model", tmp_path, start="gptq", output="two"), tmp_path)
     assert len(seen) > 2 * 2  # more than one for each of two blocks
     assert digests(tmp_path / "one") == digests(tmp_path / "two")
+
+
+def test_the_start_of_each_layer_is_an_event_with_errors_that_fall(model: Path, tmp_path: Path) -> None:
+    events = run(spec_of(model, tmp_path, bits=3, start="gptq", iters=0, samples=16), tmp_path)
+    names = {event.block: event.linears for event in events if isinstance(event, BlockStarted)}
+    found = [event for event in events if isinstance(event, LayerStarted)]
+    for block, linears in names.items():
+        assert sorted(event.layer for event in found if event.block == block) == sorted(linears)
+    assert all(0 < event.error_after < event.error_before < 1 for event in found)
+
+
+@pytest.mark.parametrize("rows", [(0, 16), (16, 48)])
+def test_errors_of_layers_are_relative_to_the_squares_of_their_outputs(rows: tuple[int, int]) -> None:
+    """Two layers in one parameter, as in a fused projection."""
+    weight, gram = layer(48)
+    scheme = LayerScheme(3, 32)
+    found: list[LayerErrors] = []
+    parts = [(0, 16), (16, 48)]
+    items = [SimpleNamespace(linear=SimpleNamespace(kind=str(part), in_features=128)) for part in parts]
+    places = [ParameterSlice("w", None, slice(*part), slice(0, part[1] - part[0]), transposed=False) for part in parts]
+    numbered = [
+        GridRows(cast(LayerPlan, item), place, *part) for item, place, part in zip(items, places, parts, strict=True)
+    ]
+    parameter = torch.nn.Parameter(weight.clone(), requires_grad=False)
+    inputs = torch.linalg.cholesky(gram + 1e-6 * torch.eye(128)).T
+
+    def observe() -> None:
+        torch.nn.functional.linear(inputs, parameter)
+
+    group = RowGroup("w", tuple(numbered))
+    levels, *_ = start_groups(
+        [group], {"w": weight}, {"w": parameter}, observe, lambda _: scheme, 0, 1 << 30, found.append
+    )
+    outputs = inputs @ weight[slice(*rows)].T
+    plain = torch.empty_like(weight)
+    new_grid(weight, scheme).quantize_into(plain)
+    expected = [
+        float((inputs @ (weight - values)[slice(*rows)].T).square().sum() / outputs.square().sum())
+        for values in (plain, levels.values())
+    ]
+    one = next(errors for errors in found if errors.layer == str(rows))
+    assert [one.before, one.after] == pytest.approx(expected, rel=1e-3)
 
 
 @pytest.mark.parametrize("name", ["qwen3_moe", "granitemoe", "zamba2"])
