@@ -124,6 +124,9 @@ def stage_of(record: RunRecord | None, active: bool) -> str:
     stage = _STAGES.get(record.stage, "Starting")
     if record.stage == "tune" and record.total:
         stage = f"Tuning block {min(record.block + 1, record.total)} of {record.total}"
+    step = record.end_to_end
+    if record.stage == "end to end" and step is not None:
+        stage = f"{stage}: step {step.step:,} of {step.steps:,}"
     left = _remaining(record)
     return f"{stage}, {left}" if left else stage
 
@@ -132,7 +135,7 @@ _STAGES = {
     "prepare": "Preparing",
     "calibrate": "Reading the calibration text",
     "tune": "Tuning",
-    "end to end": "Tuning all scales",
+    "end to end": "End-to-end stage",
     "write": "Writing the files",
     "verify": "Checking the written files",
 }

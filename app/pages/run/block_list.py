@@ -1,4 +1,4 @@
-"""The blocks of a run, one painted row each: number, bars of the loss before and after tuning, figures.
+"""The blocks of a run, one painted row each: number, bars of the loss with plain rounding and as quantized, figures.
 
 The block whose curve is shown is selected with the mouse or the arrow keys; without a selection, the list follows the
 block being tuned. Depends on the rows of `BlockTable` only.
@@ -36,7 +36,7 @@ class BlockList(QListView):
         self.setModel(self.table)
         self.setItemDelegate(_Painter(theme, self))
         self.setObjectName("block_list")
-        self.setAccessibleName(self.tr("Blocks, with their loss before and after tuning"))
+        self.setAccessibleName(self.tr("Blocks, with their loss with plain rounding and as quantized"))
         self.setUniformItemSizes(True)
         self.setFrameShape(QFrame.Shape.NoFrame)
         self.setVerticalScrollMode(QListView.ScrollMode.ScrollPerPixel)
@@ -154,7 +154,7 @@ class _Painter(QStyledItemDelegate):
         painter.drawText(last, middle, after)
 
     def _draw_bar(self, painter: QPainter, area: QRect, row: BlockRow, right: bool) -> None:
-        """Draw the loss before tuning in a pale tone and the loss after it on top; for the current block, progress."""
+        """Draw the loss of plain rounding in a pale tone and the loss after it on top; for the current block, progress."""
         accent, line = self._theme.color("accent"), self._theme.color("line")
         if row.share is not None:
             self._fill(painter, area, 1.0, line, right)

@@ -1,4 +1,4 @@
-"""Table model of the blocks of a run: the loss of each with plain rounding and after tuning.
+"""Table model of the blocks of a run: the loss of each with plain rounding and as quantized.
 
 Depends on Qt's item models and the run's record. The bars of all rows share a logarithmic scale.
 """
@@ -106,6 +106,12 @@ class BlockTable(QAbstractListModel):
         done = curve.iterations[-1] if curve is not None and curve.iterations else 0
         share = min(1.0, done / record.iterations) if record.iterations else 0.0
         text = self.tr("tuning") if record.iterations else self.tr("rounding")
+        if record.has_start:
+            found, kinds = len(record.starts.get(block, {})), len(record.kinds)
+            layers = min(1.0, found / kinds) if kinds else 0.0
+            share = (layers + share) / 2 if record.iterations else layers
+            if not done:
+                text = self.tr("start {found} of {all}").format(found=found, all=kinds)
         return BlockRow(block, None, share, text)
 
     def _length(self, loss: float) -> float:
@@ -118,14 +124,15 @@ class BlockTable(QAbstractListModel):
         if row.figures is None:
             return self.tr("Block {block}, {state}").format(block=row.block + 1, state=row.text or self.tr("waiting"))
         before, after = figure(row.figures.before), figure(row.figures.after)
-        text = self.tr("Block {block}, loss {before} before tuning, {after} after")
+        text = self.tr("Block {block}, loss {before} with plain rounding, {after} as quantized")
         return text.format(block=row.block + 1, before=before, after=after)
 
     def _tip(self, block: int, figures: BlockFigures) -> str:
         name = self._record.names.get(block, "") if self._record is not None else ""
-        text = self.tr("Loss {before:.6g} with plain rounding, {after:.6g} after tuning (iteration {best}), {time}")
+        text = self.tr("Loss {before:.6g} with plain rounding, {after:.6g} as quantized{chosen}, {time}")
         time = duration(figures.seconds)
-        told = text.format(before=figures.before, after=figures.after, best=figures.best, time=time)
+        chosen = self.tr(" (iteration {best})").format(best=figures.best) if figures.best else ""
+        told = text.format(before=figures.before, after=figures.after, chosen=chosen, time=time)
         return f"{name}\n{told}" if name else told
 
 

@@ -74,7 +74,7 @@ class LossPlot(LazyPlot):
         item = plot.getPlotItem()
         for side, text in (("bottom", self.tr("Iteration")), ("left", self.tr("Loss (mean squared error)"))):
             item.getAxis(side).setLabel(text)
-        item.getAxis("bottom").tickStrings = _whole
+        item.getAxis("bottom").tickStrings = whole_ticks
         item.getAxis("left").setWidth(76)  # a fixed width, so that longer figures do not move the curve
         self._line = pyqtgraph.PlotDataItem(antialias=False, skipFiniteCheck=True)
         self._mark = pyqtgraph.ScatterPlotItem(size=9, symbol="o", antialias=True)
@@ -124,7 +124,7 @@ class LossPlot(LazyPlot):
         self._mark.setPen(pyqtgraph.mkPen(self.theme.color("surface"), width=1))
 
 
-def _whole(values: list[float], _scale: float, _spacing: float) -> list[str]:
+def whole_ticks(values: list[float], _scale: float, _spacing: float) -> list[str]:
     """Return the tick labels of iterations, which are integers."""
     return [f"{value:.0f}" if float(value).is_integer() else "" for value in values]
 

@@ -1,8 +1,8 @@
 """The state of one run, accumulated from its events in batches.
 
 A batch is built where the events are read (any thread) and applied where they are shown, so that many events cost the
-window little: losses arrive as one array per block, only the last progress and memory event is kept, and the number of
-log lines is limited. Does not depend on Qt.
+window little: losses arrive as one array per block, errors of experts as one mean per kind, only the last progress and
+memory event is kept, and the number of log lines is limited. Does not depend on Qt.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from core.events import (
     Event,
     Failed,
     FileWritten,
+    LayerStarted,
     Log,
     Loss,
     Memory,
@@ -30,6 +31,7 @@ from core.events import (
     Stage,
     Started,
 )  # fmt: skip
+from core.model.fused_experts import EXPERT
 from core.spec import JobSpec
 
 State = Literal["starting", "running", "pausing", "paused", "stopping", "done", "failed", "cancelled", "died"]
@@ -43,7 +45,7 @@ _LARGEST = 2**53
 
 @dataclass
 class Curve:
-    """Losses of one block in order of arrival, and the lowest of them."""
+    """Losses of one block, or divergences of the end-to-end stage, in order of arrival, and the lowest of them."""
 
     iterations: array[float] = field(default_factory=lambda: array("d"))
     losses: array[float] = field(default_factory=lambda: array("d"))
@@ -66,12 +68,34 @@ class Curve:
 
 @dataclass(frozen=True)
 class BlockFigures:
-    """Result of a block: mean squared error before and after tuning, and the iteration that was kept."""
+    """Result of a block: mean squared error with plain rounding and as quantized, and the iteration that was kept."""
 
     before: float
     after: float
     best: int
     seconds: float
+
+
+@dataclass(frozen=True)
+class StartErrors:
+    """Relative errors of the outputs of a layer, or their means over `layers` experts.
+
+    Attributes:
+        before, after: with plain rounding, and with the start.
+    """
+
+    before: float
+    after: float
+    layers: int = 1
+
+    def join(self, other: StartErrors) -> StartErrors:
+        """Return the means over the layers of both."""
+        count = self.layers + other.layers
+        before, after = (
+            (self.layers * mine + other.layers * theirs) / count
+            for mine, theirs in ((self.before, other.before), (self.after, other.after))
+        )
+        return StartErrors(before, after, count)
 
 
 @dataclass
@@ -80,6 +104,8 @@ class Batch:
 
     events: list[Event] = field(default_factory=list)
     curves: dict[int, Curve] = field(default_factory=dict)
+    starts: dict[tuple[int, str], StartErrors] = field(default_factory=dict)
+    divergences: Curve = field(default_factory=Curve)
     iterations: int = 0
     logs: deque[Log] = field(default_factory=lambda: deque(maxlen=_BATCH_LOGS))
     logged: int = 0
@@ -92,11 +118,15 @@ class Batch:
             self.count += 1
             if isinstance(event, Loss):
                 self._add_loss(event)
+            elif isinstance(event, LayerStarted):
+                self._add_start(event)
             elif isinstance(event, Log):
                 self.logs.append(event)
                 self.logged += 1
             elif isinstance(event, EndToEnd | Progress | Memory):
                 self.latest[type(event)] = event
+                if isinstance(event, EndToEnd) and abs(event.step) < _LARGEST:
+                    self.divergences.add(event.step, event.kl)
             else:
                 if isinstance(event, Stage):
                     self.latest.pop(Progress, None)  # belongs to the previous stage
@@ -107,6 +137,18 @@ class Batch:
         if 0 <= event.block < _MOST_BLOCKS and abs(event.iteration) < _LARGEST:
             self.curves.setdefault(event.block, Curve()).add(event.iteration, event.loss)
             self.iterations = min(event.iterations, _LARGEST)
+
+    def _add_start(self, event: LayerStarted) -> None:
+        if 0 <= event.block < _MOST_BLOCKS:
+            key = (event.block, kind_of(event.layer))
+            errors = StartErrors(event.error_before, event.error_after)
+            known = self.starts.get(key)
+            self.starts[key] = errors if known is None else known.join(errors)
+
+
+def kind_of(layer: str) -> str:
+    """Return the name of a layer inside its block, without the number of the expert."""
+    return EXPERT.sub("experts.*", layer)
 
 
 class RunRecord:
@@ -120,6 +162,8 @@ class RunRecord:
         linears: names of the layers tuned in it.
         iterations: number of steps per block.
         curves: losses of every block; blocks: results of the finished ones.
+        starts: errors of the layers whose start was found, by block and kind of the layer.
+        divergences: KL divergence to the original by step of the end-to-end stage.
         fraction, seconds_low, seconds_high: progress, and the range of the remaining time (-1: unknown).
         fetching: progress of the model download, None if nothing is being downloaded.
         end_to_end: the last step of the end-to-end stage, or None.
@@ -141,6 +185,8 @@ class RunRecord:
         self.linears: tuple[str, ...] = ()
         self.iterations = spec.recipe.iters if spec is not None else 0
         self.curves: dict[int, Curve] = {}
+        self.starts: dict[int, dict[str, StartErrors]] = {}
+        self.divergences = Curve()
         self.blocks: dict[int, BlockFigures] = {}
         self.names: dict[int, str] = {}
         self.fraction = 0.0
@@ -164,6 +210,16 @@ class RunRecord:
         if planned or OPTIONAL_STAGE in (self.stage, *self.stages_done):
             return STAGES
         return tuple(name for name in STAGES if name != OPTIONAL_STAGE)
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """Kinds of the layers of the current block, in the order of the model."""
+        return tuple(dict.fromkeys(kind_of(name) for name in self.linears))
+
+    @property
+    def has_start(self) -> bool:
+        """Return whether tuning begins from integers found without gradients."""
+        return bool(self.starts) or (self.spec is not None and self.spec.recipe.start == "gptq")
 
     @property
     def state(self) -> State:
@@ -222,6 +278,10 @@ class RunRecord:
             self._apply(event)
         for block, curve in batch.curves.items():
             self.curves.setdefault(block, Curve()).join(curve)
+        for (block, kind), errors in batch.starts.items():
+            known = self.starts.setdefault(block, {})
+            known[kind] = known[kind].join(errors) if kind in known else errors
+        self.divergences.join(batch.divergences)
         self.iterations = batch.iterations or self.iterations
         self.logs.extend(batch.logs)
         self.logged += batch.logged

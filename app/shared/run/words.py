@@ -12,7 +12,7 @@ from typing import Literal
 from app.shared.run.record import OPTIONAL_STAGE, RunRecord
 from core.events import Failed
 from core.jobs.worker import ORPHANED
-from core.wording import duration, figure, human, time_range
+from core.wording import duration, figure, human, percentage, time_range
 
 _STAGES = {
     "": "Starting",
@@ -79,6 +79,8 @@ def doing(record: RunRecord) -> str:
     text = _STAGES.get(record.stage, record.stage)
     if record.stage == "tune" and record.block >= 0:
         text = f"Tuning block {record.block + 1} of {record.total}"
+        if finding_start(record):
+            text = f"Block {record.block + 1} of {record.total}: integers and scales without gradients"
     step = record.end_to_end
     if record.stage == OPTIONAL_STAGE and step is not None:
         text = f"{text}: step {step.step:,} of {step.steps:,}, KL divergence {figure(step.kl)}"
@@ -117,18 +119,49 @@ def facts(record: RunRecord, now: float | None = None) -> list[tuple[str, str]]:
     return found
 
 
-def curve_title(record: RunRecord, block: int) -> str:
-    """Return the heading of a block's curve."""
-    if block < 0:
-        return "Loss"
-    return f"Loss of block {block + 1} of {record.total}"
+def finding_start(record: RunRecord) -> bool:
+    """Return whether the current block has no step yet and its layers have a start."""
+    curve = record.curves.get(record.block)
+    return record.has_start and (curve is None or not curve.losses)
+
+
+def curve_title(record: RunRecord, block: int, view: str = "loss") -> str:
+    """Return the heading of a view of a block (start or loss), or of the end-to-end stage."""
+    if view == "end to end":
+        return "End-to-end stage"
+    name = "Start" if view == "start" else "Loss"
+    return name if block < 0 else f"{name} of block {block + 1} of {record.total}"
+
+
+def start_words(record: RunRecord, block: int) -> str:
+    """Return the mean errors of the layers of a block with plain rounding and with the start, "" before the first."""
+    found = record.starts.get(block)
+    if not found:
+        return ""
+    before, after = (
+        sum(errors) / len(found) for errors in zip(*((one.before, one.after) for one in found.values()), strict=True)
+    )
+    return f"Mean of the layers: {percentage(before)} \N{RIGHTWARDS ARROW} {percentage(after)}"
+
+
+def stage_words(record: RunRecord) -> str:
+    """Return the result of the end-to-end stage on the held-out text, or its last step."""
+    result = record.report.get("end_to_end")
+    if isinstance(result, dict):
+        figures = [result.get(f"heldout_kl_{when}") for when in ("before", "after")]
+        if all(isinstance(one, int | float) for one in figures):
+            before, after = (figure(float(one)) for one in figures if one is not None)
+            return f"Held-out text: {before} \N{RIGHTWARDS ARROW} {after} nats per token"
+    last = record.end_to_end
+    return "" if last is None else f"Step {last.step:,} of {last.steps:,}"
 
 
 def curve_words(record: RunRecord, block: int) -> str:
     """Return the result of a block's tuning, or its lowest loss so far."""
     figures = record.blocks.get(block)
     if figures is not None and not figures.best:
-        return "Plain rounding kept; no iteration was better" if record.iterations else "Plain rounding, not tuned"
+        kept = "The start" if record.has_start else "Plain rounding"
+        return f"{kept} was kept; no iteration was better" if record.iterations else f"{kept}, not tuned"
     if figures is not None:
         return f"Best: iteration {figures.best}"
     curve = record.curves.get(block)

@@ -77,7 +77,7 @@ def test_a_finished_block_shows_its_best_iteration() -> None:
 
 def test_plain_rounding_may_be_what_is_kept() -> None:
     record = record_of([*TUNING, Loss(13, 1, 200, 0.5), BlockDone(13, 30, 1.0, 1.0, 0, 1.0)])
-    assert run_words.curve_words(record, 13) == "Plain rounding kept; no iteration was better"
+    assert run_words.curve_words(record, 13) == "Plain rounding was kept; no iteration was better"
 
 
 def ended(*events: Event, code: str = "internal", message: str = "Oh.", early: bool = False) -> run_words.Ending:
