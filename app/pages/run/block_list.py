@@ -154,7 +154,7 @@ class _Painter(QStyledItemDelegate):
         painter.drawText(last, middle, after)
 
     def _draw_bar(self, painter: QPainter, area: QRect, row: BlockRow, right: bool) -> None:
-        """Draw the loss of plain rounding in a pale tone and the loss after it on top; for the current block, progress."""
+        """Draw the loss of plain rounding in a pale tone, and of the result on top; for the current block, progress."""
         accent, line = self._theme.color("accent"), self._theme.color("line")
         if row.share is not None:
             self._fill(painter, area, 1.0, line, right)

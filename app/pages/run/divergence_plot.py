@@ -20,8 +20,8 @@ from core.wording import figure
 if TYPE_CHECKING:
     import pyqtgraph
 
-_SPAN = 10
-"""The smoothed curve averages over this fraction of the steps, and over at least as many steps."""
+_PARTS, _LEAST_SPAN = 5, 15
+"""The smoothed curve averages over one in this number of all steps, and over at least as many."""
 
 
 class DivergencePlot(LazyPlot):
@@ -87,7 +87,7 @@ class DivergencePlot(LazyPlot):
         sound = np.isfinite(y)
         x, y = x[sound], y[sound]
         self._points.setData(*thinned(x, y))
-        self._line.setData(*thinned(x, averaged(y, max(_SPAN, self._steps // _SPAN))), skipFiniteCheck=True)
+        self._line.setData(*thinned(x, averaged(y, max(_LEAST_SPAN, self._steps // _PARTS))), skipFiniteCheck=True)
         self.plot.setXRange(0, max(self._steps, int(x[-1]) if len(x) else 1, 1), padding=0.02)
         self.layers.setCurrentWidget(self.plot if len(y) else self.empty)
         if len(y):

@@ -51,9 +51,9 @@ class LayerErrors(QWidget):
         scroll.setWidgetResizable(True)
         scroll.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
         scroll.setFocusPolicy(Qt.FocusPolicy.NoFocus)
-        scroll.viewport().setAutoFillBackground(False)
-        self._bars.setAutoFillBackground(False)
         scroll.setWidget(self._bars)
+        for widget in (scroll.viewport(), self._bars):  # both would paint the color of the window over the panel
+            widget.setAutoFillBackground(False)
         words = self.tr(
             "Error of each layer\N{RIGHT SINGLE QUOTATION MARK}s outputs on the calibration text, relative to the"
             " outputs: plain rounding \N{RIGHTWARDS ARROW} start."
@@ -109,7 +109,7 @@ class _Bars(QWidget):
         painter = QPainter(self)
         metrics = self.fontMetrics()
         figures = metrics.horizontalAdvance(f"{_WIDEST_FIGURE}{_ARROW}{_WIDEST_FIGURE}")
-        names = max(metrics.horizontalAdvance(row.kind) for row in self.rows)
+        names = 2 + max(metrics.horizontalAdvance(row.kind) for row in self.rows)
         names = min(names, max(80, self.width() // 3))
         bar = self.width() - names - figures - 2 * _PAD
         height = min(float(_HIGHEST_ROW), self.height() / len(self.rows))

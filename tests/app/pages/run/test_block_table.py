@@ -72,7 +72,8 @@ def test_bars_lie_on_one_logarithmic_scale(table: BlockTable) -> None:
 
 def test_a_screen_reader_hears_sentences(table: BlockTable) -> None:
     words = [table.index(number).data(Qt.ItemDataRole.AccessibleTextRole) for number in range(3)]
-    assert words == ["Block 1, loss 0.01 with plain rounding, 0.001 as quantized", "Block 2, tuning", "Block 3, waiting"]
+    first = "Block 1, loss 0.01 with plain rounding, 0.001 as quantized"
+    assert words == [first, "Block 2, tuning", "Block 3, waiting"]
 
 
 def test_only_rows_that_changed_say_so(table: BlockTable, record: RunRecord, qtbot: QtBot) -> None:
