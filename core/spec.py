@@ -144,7 +144,7 @@ def from_options(
         bits, group_size, sym: replace those of the default scheme of the bits map (4, 128, True) if not None.
         bits_map: a bits map, or the path of a JSON file.
         tuning: keys of `Recipe` that replace those of the recipe if not None: iters, lr, minmax_lr, samples, seqlen,
-            batch_size, accumulate, end_to_end.
+            batch_size, accumulate, learn_integers, end_to_end.
         Other arguments: as in `JobSpec`. Existing paths are made absolute.
 
     Raises:

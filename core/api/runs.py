@@ -38,6 +38,7 @@ def quantize(
     seqlen: int | None = None,
     batch_size: int | None = None,
     accumulate: int | None = None,
+    learn_integers: bool | None = None,
     end_to_end: int | None = None,
     calibration: PathLike = "builtin",
     formats: Sequence[str] = ("auto_round",),
@@ -59,8 +60,8 @@ def quantize(
         recipe: quick, light, default, best, gptq, rtn, opt-rtn, autoround-light, autoround, autoround-best, the path of
             a recipe file, or a `Recipe`.
         bits, group_size, sym: Scheme of all layers that the map does not name; 4, 128 and symmetric by default.
-        iters, lr, minmax_lr, samples, seqlen, batch_size, accumulate, end_to_end: Replace the values of the recipe; lr
-            only of one without the start gptq, such as autoround; end_to_end only of one with it.
+        iters, lr, minmax_lr, samples, seqlen, batch_size, accumulate, learn_integers, end_to_end: Replace the values
+            of the recipe; learn_integers and end_to_end only of one with the start gptq, lr of one that tunes integers.
         calibration: `builtin`, a Hub data set id, or a txt, jsonl or parquet file.
         formats: One format is written into `output` itself, several into `output/FORMAT`.
         inline: Run in this process, which imports torch and which a crash ends, instead of in a child process.
@@ -75,8 +76,8 @@ def quantize(
     spec = from_options(
         model, output, recipe=recipe, bits=bits, group_size=group_size, sym=sym, bits_map=bits_map, iters=iters,
         lr=lr, minmax_lr=minmax_lr, samples=samples, seqlen=seqlen, batch_size=batch_size, accumulate=accumulate,
-        end_to_end=end_to_end, calibration=calibration, formats=formats, device=device, seed=seed,
-        low_memory=low_memory, compile=compile, name=name,
+        learn_integers=learn_integers, end_to_end=end_to_end, calibration=calibration, formats=formats,
+        device=device, seed=seed, low_memory=low_memory, compile=compile, name=name,
     )  # fmt: skip
     return _events(run_job(spec, inline=inline, should_stop=should_stop))
 

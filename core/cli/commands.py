@@ -110,6 +110,14 @@ Accumulate = Annotated[
         help="Number of batches whose gradients are accumulated before a tuning step; default: from --recipe.",
     ),
 ]
+LearnIntegers = Annotated[
+    bool | None,
+    typer.Option(
+        "--learn-integers/--fixed-integers",
+        help="Tune integers of 2, 3 and 4 bits together with the scales, or the scales alone; with a recipe with the"
+        " start gptq; default: from --recipe.",
+    ),
+]
 EndToEndSteps = Annotated[
     int | None,
     typer.Option(
@@ -188,6 +196,7 @@ def _run_options(
     seqlen: SeqLen = None,
     batch_size: BatchSize = None,
     accumulate: Accumulate = None,
+    learn_integers: LearnIntegers = None,
     end_to_end: EndToEndSteps = None,
     calibration: Text = "builtin",
     format: Formats = "auto_round",

@@ -125,7 +125,7 @@ def tune_block(
     # the parameters of grids with a start have plain rounding
     started = [layer for layer in layers if isinstance(layer.grid, LevelGrid | LatentGrid)]
     for layer in layers:
-        if layer not in started:
+        if not isinstance(layer.grid, LevelGrid | LatentGrid):
             _write(layer)
     before = judge()
     for layer in started:

@@ -21,7 +21,7 @@ from core.quant import kernels
 from core.quant.level_grid import LevelGrid, level_grid
 from core.quant.start.levels import Levels, row_chunks
 
-BOUNDS = {2: 0.3, 3: 0.4, 4: 0.45}
+BOUNDS = {2: 0.45, 3: 0.45, 4: 0.45}
 """Largest distance of a latent level from the level of the start, by bits; other widths keep their integers."""
 
 

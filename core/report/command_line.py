@@ -27,8 +27,10 @@ _TUNING = {
     "seqlen": "--seqlen",
     "batch_size": "--batch-size",
     "accumulate": "--accumulate",
+    "learn_integers": "--learn-integers",
     "end_to_end": "--end-to-end",
 }
+_FIXED_INTEGERS = "--fixed-integers"
 _NO_OPTION = ("start", "low_bit_lr_scale")
 """Settings of a recipe without an option."""
 
@@ -103,7 +105,10 @@ def _differences(base: Recipe, recipe: Recipe) -> list[str] | None:
             continue
         if value is None:  # an option can only set a number, not restore the derived default
             return None
-        words += [option, repr(value)]
+        if isinstance(value, bool):
+            words.append(option if value else _FIXED_INTEGERS)
+        else:
+            words += [option, repr(value)]
     return words
 
 

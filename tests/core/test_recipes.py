@@ -48,10 +48,16 @@ def test_a_recipe_without_values_is_the_default_but_for_the_end_to_end_steps() -
 
 @pytest.mark.parametrize("values", [{"lr": 0.1}, {"low_bit_lr_scale": 2.0}])
 def test_settings_of_rounding_offsets_are_refused_after_a_start_that_fixes_the_integers(values: dict[str, Any]) -> None:
-    with pytest.raises(BadInput, match="has no effect with the start gptq") as caught:
+    with pytest.raises(BadInput, match="only the scales are tuned") as caught:
         recipes.load("default", **values)
     assert "--minmax-lr" in caught.value.hint
     assert recipes.load("autoround", **values) == replace(recipes.load("autoround"), **values)
+    assert recipes.load("default", learn_integers=True, **values).start == "gptq"
+
+
+def test_learned_integers_need_the_start_that_finds_them() -> None:
+    with pytest.raises(BadInput, match='need the start "gptq"'):
+        recipes.load("autoround", learn_integers=True)
 
 
 @pytest.mark.parametrize("name", recipes.NAMES)

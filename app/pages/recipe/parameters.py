@@ -61,6 +61,8 @@ PARAMETERS = (
     Parameter("start", "Start", "", "choice",
               "What tuning starts from. With GPTQ, the integers are found first, and tuning adjusts the scales.",
               choices=(("range", "Rounding to nearest"), ("search", "Searched scales"), ("gptq", "GPTQ"))),
+    Parameter("learn_integers", "Learn integers", "", "switch",
+              "After the start GPTQ, tunes integers of 2 to 4 bits together with the scales. Needs more text."),
     Parameter("end_to_end", "End-to-end steps", "steps", "whole",
               "Steps that tune the scales of all layers and the norms together; needs the start GPTQ.", 0, 100_000),
     Parameter("seed", "Seed", "", "whole",
@@ -75,7 +77,10 @@ PARAMETERS = (
 _JOB_DEFAULTS = {item.name: item.default for item in fields(JobSpec)}
 
 
-_NEEDS_START = "Not used: these steps need the start GPTQ."
+_NEEDS_START = {
+    "end_to_end": "Not used: these steps need the start GPTQ.",
+    "learn_integers": "Not used: this start tunes the integers in any case.",
+}
 _ONLY_SCALES = "Not used: after the start GPTQ only the scales are tuned."
 
 
@@ -144,15 +149,15 @@ def automatic(parameter: Parameter, recipe: Recipe) -> str:
 def unused(parameter: Parameter, recipe: Recipe) -> str:
     """Return the reason why a parameter has no effect in this recipe; "" if it has one."""
     if recipe.start == "gptq":
-        return _ONLY_SCALES if parameter.key in FOR_ROUNDING else ""
-    return _NEEDS_START if parameter.key == "end_to_end" else ""
+        return _ONLY_SCALES if parameter.key in FOR_ROUNDING and not recipe.learn_integers else ""
+    return _NEEDS_START.get(parameter.key, "")
 
 
 def turned(recipe: Recipe, base: Recipe, key: str, value: Any) -> Recipe:
     """Return a recipe with another value of one parameter.
 
     A start resets the parameters that it does not use, and sets those that the previous one did not use to the values
-    of the recipe `base`.
+    of the recipe `base`; so do fixed integers with the parameters of learned ones.
 
     Args:
         base: the recipe that was selected.
@@ -162,6 +167,9 @@ def turned(recipe: Recipe, base: Recipe, key: str, value: Any) -> Recipe:
         source = Recipe() if value == "gptq" else base
         changes |= {name: getattr(source, name) for name in FOR_ROUNDING}
         changes["end_to_end"] = base.end_to_end if value == "gptq" else 0
+        changes["learn_integers"] = base.learn_integers and value == "gptq"
+    if key == "learn_integers" and not value and recipe.start == "gptq":
+        changes |= {name: getattr(Recipe(), name) for name in FOR_ROUNDING}
     return replace(recipe, **changes)
 
 

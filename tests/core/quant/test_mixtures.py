@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -79,6 +80,16 @@ def test_tuning_experts_lowers_the_loss_of_the_block(tmp_path: Path) -> None:
     report = done_of(tmp_path, "qwen3_moe", bits=2, iters=20, samples=8).report
     assert all(block["loss_after"] < block["loss_before"] for block in report["blocks"])
     assert all(block["best_iteration"] > 0 for block in report["blocks"])
+
+
+def test_integers_of_experts_are_learned(tmp_path: Path) -> None:
+    report = done_of(tmp_path, "qwen3_moe", start="gptq", bits=2, iters=20, samples=8).report
+    spec = spec_of(tmp_path / "model", tmp_path, start="gptq", bits=2, iters=20, samples=8, output="learned")
+    run(replace(spec, recipe=replace(spec.recipe, learn_integers=True)), tmp_path)
+    fixed, learned = (open_checkpoint(tmp_path / folder) for folder in ("out", "learned"))
+    changed = [name for name in fixed.schemes if not torch.equal(fixed.layer(name).ints, learned.layer(name).ints)]
+    few = sum(len(mixture["not_tuned"]) for mixture in experts_of(report))
+    assert len(changed) == len(fixed.schemes) - 3 * few
 
 
 def test_runs_of_mixtures_are_deterministic(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -345,3 +346,16 @@ def test_a_quantized_model_can_be_quantized_again_and_the_report_says_what_it_wa
     report = read_json(tmp_path / "again" / "bitwright.json")
     assert report["source_note"].startswith("The weights are quantized in the source as AutoRound (W4 g")
     assert report["source_bytes"] < read_json(tmp_path / "out" / "bitwright.json")["source_bytes"]
+
+
+@pytest.mark.parametrize("steps", [0, 2])
+def test_learned_integers_differ_from_those_of_the_start(model: Path, tmp_path: Path, steps: int) -> None:
+    spec = spec_of(model, tmp_path, bits=3, iters=60, start="gptq", samples=8, seqlen=64, batch_size=2)
+    ints = []
+    for learned in (False, True):
+        recipe = replace(spec.recipe, learn_integers=learned, end_to_end=steps)
+        events = run(replace(spec, recipe=recipe, output=str(tmp_path / str(learned))), tmp_path)
+        assert all(event.loss_after < event.loss_before for event in events if isinstance(event, BlockDone))
+        checkpoint = QuantizedCheckpoint(tmp_path / str(learned))
+        ints.append({name: checkpoint.layer(name).ints for name in checkpoint.schemes})
+    assert all(not torch.equal(ints[0][name], ints[1][name]) for name in ints[0])

@@ -50,7 +50,9 @@ def written(command: Command) -> Command:
 
 def overridden(recipe: Recipe, values: dict[str, Any]) -> Recipe:
     """Return the recipe with these values, except those that its start does not use."""
-    unused = {"lr": None} if recipe.start == "gptq" else {"end_to_end": 0}
+    unused: dict[str, Any] = {"end_to_end": 0, "learn_integers": False}
+    if recipe.start == "gptq":
+        unused = {} if values["learn_integers"] else {"lr": None}
     return replace(recipe, **{**values, **unused})
 
 
@@ -63,6 +65,7 @@ recipe_values = st.fixed_dictionaries(
         "seqlen": st.integers(8, 4096),
         "batch_size": st.integers(1, 64),
         "accumulate": st.integers(1, 64),
+        "learn_integers": st.booleans(),
         "end_to_end": st.integers(0, 500),
     }
 )

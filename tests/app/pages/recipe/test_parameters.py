@@ -119,13 +119,15 @@ def test_what_was_changed_is_found() -> None:
     assert parameters.changed(replace(base, iters=41, lr=0.5, name="x"), base) == ["iters", "lr"]
 
 
-def test_rates_of_rounding_offsets_are_unused_after_a_start_that_fixes_the_integers() -> None:
-    default, autoround = recipes.load("default"), recipes.load("autoround")
+def test_rates_of_integers_are_unused_if_only_scales_are_tuned() -> None:
+    default, autoround = replace(recipes.load("default"), learn_integers=False), recipes.load("autoround")
     found = [parameter.key for parameter in PARAMETERS if parameters.unused(parameter, default)]
     assert found == ["lr", "low_bit_lr_scale"]
     assert parameters.automatic(BY_KEY["lr"], default) == ""
     assert parameters.automatic(BY_KEY["minmax_lr"], default) == "by bits"
-    assert [parameter.key for parameter in PARAMETERS if parameters.unused(parameter, autoround)] == ["end_to_end"]
+    without = [parameter.key for parameter in PARAMETERS if parameters.unused(parameter, autoround)]
+    assert without == ["learn_integers", "end_to_end"]
+    assert not any(parameters.unused(parameter, replace(default, learn_integers=True)) for parameter in PARAMETERS)
 
 
 def test_another_start_resets_the_rates_that_it_does_not_use_and_brings_them_back() -> None:
@@ -135,8 +137,14 @@ def test_another_start_resets_the_rates_that_it_does_not_use_and_brings_them_bac
     assert parameters.turned(with_start, base, "start", "range") == base
     searched = parameters.turned(replace(base, lr=0.5), base, "start", "search")
     assert searched == replace(base, lr=0.5, start="search")
-    ended = replace(recipes.load("default"), end_to_end=20)
+    ended = replace(recipes.load("default"), end_to_end=20, learn_integers=True)
     plain = parameters.turned(ended, ended, "start", "range")
-    assert (plain.start, plain.end_to_end) == ("range", 0)
+    assert (plain.start, plain.end_to_end, plain.learn_integers) == ("range", 0, False)
     assert parameters.turned(plain, ended, "start", "gptq") == ended
     assert parameters.turned(base, base, "iters", 7) == replace(base, iters=7)
+
+
+def test_fixed_integers_reset_the_rates_of_learned_ones() -> None:
+    learned = replace(recipes.load("default"), learn_integers=True, lr=0.02, low_bit_lr_scale=2.0)
+    fixed = parameters.turned(learned, learned, "learn_integers", False)
+    assert fixed == replace(learned, learn_integers=False, lr=None, low_bit_lr_scale=1.0)
