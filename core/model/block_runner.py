@@ -17,10 +17,12 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
 from core.errors import UnsupportedModel
 from core.model.block_outputs import OutputLayout, hand_on, outputs, snapshot
+from core.model.causal_attention import attend, attends
 from core.model.grouped import GROUPED, ends_of, in_few_shapes
 from core.model.skeleton import Skeleton
 
@@ -217,7 +219,7 @@ class _AdaptedProducts(TorchFunctionMode):
     """A context in which functions that autocast does not adapt work in 16 bits.
 
     `index_add_` converts its source, since DBRX adds products in 16 bits to sums in float32. Grouped products without
-    gradients are computed in few different shapes.
+    gradients are computed in few different shapes, and causal attention of short sequences in blocks of queries.
     """
 
     def __torch_function__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None) -> Any:
@@ -226,6 +228,8 @@ class _AdaptedProducts(TorchFunctionMode):
             args = (*args[:3], args[3].to(args[0].dtype))
         if func in GROUPED and not torch.is_grad_enabled() and args[0].device.type == "cpu":
             return in_few_shapes(args[0], args[1], ends_of(args, kwargs or {}))
+        if func is functional.scaled_dot_product_attention and len(args) == 3 and attends(*args, **(kwargs or {})):
+            return attend(*args, **(kwargs or {}))
         return func(*args, **(kwargs or {}))
 
 
