@@ -63,9 +63,10 @@ def test_queries_that_continue_a_cache_are_left_to_torch() -> None:
 
 
 def test_products_in_16_bits_use_it() -> None:
-    given = tensors(4, 4, 64)
+    query, key, value = tensors(4, 4, 64)
     with products_in(torch.bfloat16, torch.device("cpu")):
-        found = scaled_dot_product_attention(*given, is_causal=True)
-    assert torch.allclose(found.float(), scaled_dot_product_attention(*given, is_causal=True), atol=0.05)
+        found = scaled_dot_product_attention(query, key, value, is_causal=True)
+    expected = scaled_dot_product_attention(query, key, value, is_causal=True)
+    assert torch.allclose(found.float(), expected, atol=0.05)
     assert found.grad_fn is not None
     assert "Cat" in type(found.grad_fn).__name__  # blocks of queries, concatenated
