@@ -92,7 +92,7 @@ def best(scheme: LayerScheme, needed: Costs | None, memory: float | None) -> Sug
     """
     tight = needed is not None and memory is not None and needed.ram.high > memory
     seconds = needed.seconds if needed else None
-    line = f"The recipe best keeps the size and is the most thorough of Bitwright's own: {_time(seconds)}."
+    line = f"The recipe best keeps the size and uses the most text and steps of Bitwright's own: {_time(seconds)}."
     if needed is not None and memory is not None and tight:
         line += (
             f" Low-memory mode is on because the run may need {human(needed.ram.high)} and {human(memory)} are free."
@@ -113,14 +113,10 @@ def fast(scheme: LayerScheme, quick: Range | None) -> Suggestion:
     """
     if quick is not None and quick.high > PATIENCE and scheme.bits >= 4:
         return Suggestion(
-            f"Plain rounding (rtn) is fastest; quick would take {time_range(quick.low, quick.high)} on this machine. "
-            "The loss is larger than with tuning.",
+            f"Plain rounding (rtn) is fastest; quick would take {time_range(quick.low, quick.high)} on this machine.",
             recipe="rtn",
         )
-    line = f"The recipe quick uses few short samples and few steps: {_time(quick)}."
-    if scheme.bits <= 3:
-        line += f" With {scheme.bits} bits the loss is noticeably larger than with best."
-    return Suggestion(line, recipe="quick")
+    return Suggestion(f"The recipe quick uses few short samples and few steps: {_time(quick)}.", recipe="quick")
 
 
 @dataclass(frozen=True)

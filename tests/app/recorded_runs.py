@@ -12,7 +12,13 @@ from core.spec import JobSpec
 
 def record_of(events: Iterable[Event], spec: JobSpec | None = None, job: Path | None = None) -> RunRecord:
     """Return the record of a list of events."""
-    record, batch = RunRecord(spec, job), Batch()
-    batch.add(events)
-    record.apply(batch)
+    record = RunRecord(spec, job)
+    record.apply(batch_of(events))
     return record
+
+
+def batch_of(events: Iterable[Event]) -> Batch:
+    """Return a batch with these events."""
+    batch = Batch()
+    batch.add(events)
+    return batch

@@ -43,7 +43,7 @@ class GoalBar(QWidget):
         WheelGuard(self._room)
         self._best = QPushButton(self.tr("Best quality"), self)
         self._best.setObjectName("goal-best")
-        self._best.setToolTip(self.tr("Keep the bits and use the most thorough recipe"))
+        self._best.setToolTip(self.tr("Keep the bits and use the recipe with the most text and steps"))
         self._fast = QPushButton(self.tr("Fast run"), self)
         self._fast.setObjectName("goal-fast")
         self._fast.setToolTip(self.tr("Keep the bits and use the fastest recipe"))

@@ -180,7 +180,7 @@ class RecipePage(QWidget):
 
     def _update_card(self, name: str) -> None:
         draft, base = self._draft, self._bases[name]
-        current, bits = draft.choices.recipe, draft.choices.bits_map.default.bits
+        current = draft.choices.recipe
         shown = current if name == current.name else self._edited.get(name, base)
         model = draft.model
         speed = (draft.machine.throughput or {}).get(draft.device_id)
@@ -188,7 +188,7 @@ class RecipePage(QWidget):
         self.form.cards.card(name).set_texts(
             shown.purpose,
             recipe_words.time_text(seconds, draft.machine, draft.device_id, model=self._has_model()),
-            self.tr("Quality: {words}").format(words=recipe_words.quality(shown, bits)),
+            self.tr("Stages: {stages}").format(stages=recipe_words.stages_text(shown)),
             modified=bool(parameters.changed(shown, base)),
         )
 

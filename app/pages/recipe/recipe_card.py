@@ -1,4 +1,4 @@
-"""A recipe as a card with its purpose, time and expected quality. One of several cards is selected.
+"""A recipe as a card with its purpose, time and stages. One of several cards is selected.
 
 Behaves like a radio button.
 """
@@ -44,8 +44,8 @@ class RecipeCard(QAbstractButton):
         self._mark.hide()
         self._aim = TintedLabel(theme, purpose, wrap=True, parent=self)
         self._time = TintedLabel(theme, role="muted", wrap=True, parent=self)
-        self._quality = TintedLabel(theme, role="muted", wrap=True, parent=self)
-        for label in (self._title, self._mark, self._aim, self._time, self._quality):
+        self._stages = TintedLabel(theme, role="muted", wrap=True, parent=self)
+        for label in (self._title, self._mark, self._aim, self._time, self._stages):
             label.setAttribute(Qt.WidgetAttribute.WA_TransparentForMouseEvents)
         head = QHBoxLayout()
         head.setSpacing(8)
@@ -58,7 +58,7 @@ class RecipeCard(QAbstractButton):
         column.addWidget(self._aim)
         column.addStretch(1)
         column.addWidget(self._time)
-        column.addWidget(self._quality)
+        column.addWidget(self._stages)
         theme.changed.connect(self.update)
 
     @property
@@ -66,20 +66,20 @@ class RecipeCard(QAbstractButton):
         """Return whether the card is marked as modified."""
         return not self._mark.isHidden()
 
-    def set_texts(self, purpose: str, time: str, quality: str, *, modified: bool) -> None:
-        """Set the texts for purpose, time and quality, and whether the parameters were modified."""
-        for label, text in ((self._aim, purpose), (self._time, time), (self._quality, quality)):
+    def set_texts(self, purpose: str, time: str, stages: str, *, modified: bool) -> None:
+        """Set the texts for purpose, time and stages, and whether the parameters were modified."""
+        for label, text in ((self._aim, purpose), (self._time, time), (self._stages, stages)):
             if label.text() != text:
                 label.setText(text)
         self._time.setVisible(bool(time))
         self._mark.setVisible(modified)
         mark = self.tr("Modified.") if modified else ""
-        told = "".join(f"{text}. " for text in (time, quality) if text)
+        told = "".join(f"{text}. " for text in (time, stages) if text)
         self.setAccessibleDescription(f"{purpose} {told}{mark}".strip())
 
     def texts(self) -> tuple[str, str, str]:
-        """Return the shown purpose, time and quality."""
-        return self._aim.text(), self._time.text(), self._quality.text()
+        """Return the shown purpose, time and stages."""
+        return self._aim.text(), self._time.text(), self._stages.text()
 
     def paintEvent(self, event: QPaintEvent) -> None:
         """Paint background, border (thick if selected), radio indicator and focus ring."""

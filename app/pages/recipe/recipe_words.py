@@ -1,6 +1,6 @@
-"""Texts on the card of a recipe: title, expected quality and estimated time.
+"""Texts on the card of a recipe: title, stages and estimated time.
 
-The quality is a coarse ranking by the amount of tuning. Only the report of a run contains measurements.
+Cards make no claim about the quality, which depends on the model and the bits; the report of a run has measurements.
 """
 
 from __future__ import annotations
@@ -29,20 +29,6 @@ TITLES = {
 OWN, SAVED, OTHER = "", "Your recipes", "For comparison: rounding, and the settings of AutoRound"
 """Headings of the sections of cards, in their order; none for the first."""
 _COMPARED = ("rtn", "opt-rtn", "autoround-light", "autoround", "autoround-best")
-_FEW_TOKENS = 32_768
-"""Number of tokens below which a recipe without a start has the lowest rank for any number of steps."""
-_START_RANKS = ((1, 8_192, "medium"), (50, 32_768, "full"), (150, 131_072, "long"))
-"""Steps and tokens from which a recipe with the start GPTQ has a higher rank than "short"."""
-_EFFORTS = ("rounded", "searched", "short", "medium", "full", "long")
-_WORDS = {
-    8: ("hardly any loss",) * 6,
-    4: ("visible loss", "some loss", "some loss", "little loss", "little loss", "least loss"),
-    3: ("large loss", "large loss", "visible loss", "some loss", "some loss", "least loss"),
-    2: (
-        "rarely usable", "rarely usable", "large loss", "large loss", "visible loss",
-        "least loss",
-    ),
-}  # fmt: skip
 
 
 def title_of(recipe: Recipe) -> str:
@@ -57,23 +43,17 @@ def section_of(recipe: Recipe) -> str:
     return OTHER if recipe.name in _COMPARED else OWN
 
 
-def effort(recipe: Recipe) -> str:
-    """Return the amount of tuning, one of `_EFFORTS`, from the steps and the number of tokens."""
-    tokens = recipe.samples * recipe.seqlen
+def stages_text(recipe: Recipe) -> str:
+    """Return the stages of a run with the recipe that change weights, in their order."""
+    steps = f" ({recipe.iters:,} steps per block)"
     if recipe.start == "gptq":
-        ranks = [rank for steps, text, rank in _START_RANKS if recipe.iters >= steps and tokens >= text]
-        return ranks[-1] if ranks else "short"
-    if recipe.iters == 0:
-        return {"range": "rounded", "search": "searched"}[recipe.start]
-    if recipe.iters < 50 or tokens < _FEW_TOKENS:
-        return "short"
-    return "medium" if recipe.iters < 150 else "full" if recipe.iters < 500 else "long"
-
-
-def quality(recipe: Recipe, bits: int) -> str:
-    """Return the expected quality at a number of bits."""
-    words = _WORDS.get(bits)
-    return words[_EFFORTS.index(effort(recipe))] if words else "same as the original"
+        stages = ["start without gradients"]
+        tuned = "integers and scales" if recipe.learn_integers else "scales"
+        stages += [f"{tuned}{steps}"] if recipe.iters else []
+        stages += [f"end to end ({recipe.end_to_end:,} steps)"] if recipe.end_to_end else []
+        return ", ".join(stages)
+    stages = ["search for scales"] if recipe.start == "search" else []
+    return ", ".join([*stages, f"rounding{steps}" if recipe.iters else "rounding"])
 
 
 def time_text(seconds: Range | None, machine: Machine, device: str, *, model: bool) -> str:

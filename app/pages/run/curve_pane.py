@@ -15,7 +15,7 @@ from app.pages.run.divergence_plot import DivergencePlot
 from app.pages.run.layer_errors import LayerErrors
 from app.pages.run.loss_plot import LossPlot
 from app.shared.run.record import RunRecord
-from app.shared.run.words import curve_title, curve_words, stage_words, start_words
+from app.shared.run.words import curve_title, curve_words, finding_start, stage_words, start_words
 from app.theme import Theme
 from app.widgets.elided_label import ElidedLabel
 from app.widgets.panel import Panel
@@ -50,7 +50,7 @@ class CurvePane(QSplitter):
         self._title.setObjectName("curve_title")
         self._words = ElidedLabel()
         self._words.setObjectName("curve_words")
-        self._back = QPushButton()
+        self._back = QPushButton(self.tr("Show current block"))
         self._back.setObjectName("follow")
         self._back.setFlat(True)
         self._back.clicked.connect(self._follow)
@@ -101,7 +101,7 @@ class CurvePane(QSplitter):
         record = self._record
         if record is None:
             return (LOSS,)
-        start = self.block in record.starts or (record.active and record.has_start)
+        start = self.block in record.starts or (record.active and self.block == record.block and finding_start(record))
         loss = bool(record.iterations) or not start
         return tuple(
             view for view, there in zip(_VIEWS, (start, loss, bool(record.divergences.losses)), strict=True) if there

@@ -45,6 +45,7 @@ class LayerErrors(QWidget):
 
     def __init__(self, theme: Theme, parent: QWidget | None = None) -> None:
         super().__init__(parent)
+        self.theme = theme
         self._bars = _Bars(theme)
         scroll = QScrollArea()
         scroll.setFrameShape(QFrame.Shape.NoFrame)

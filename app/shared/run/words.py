@@ -122,7 +122,7 @@ def facts(record: RunRecord, now: float | None = None) -> list[tuple[str, str]]:
 def finding_start(record: RunRecord) -> bool:
     """Return whether the current block has no step yet and its layers have a start."""
     curve = record.curves.get(record.block)
-    return record.has_start and (curve is None or not curve.losses)
+    return record.has_start and record.block not in record.blocks and (curve is None or not curve.losses)
 
 
 def curve_title(record: RunRecord, block: int, view: str = "loss") -> str:

@@ -119,4 +119,3 @@ def test_fast_suggests_plain_rounding_if_quick_takes_over_an_hour() -> None:
 def test_plain_rounding_is_not_suggested_for_few_bits() -> None:
     found = goals.fast(replace(SCHEME, bits=2), Range(3000, 9000))
     assert found.recipe == "quick"
-    assert "With 2 bits the loss is noticeably larger" in found.why

@@ -70,13 +70,13 @@ def test_a_model_that_is_refused_says_why(bare: RecipePage, context: Context, op
 # --- cards ---
 
 
-def test_every_recipe_has_a_card_with_purpose_time_and_quality(page: RecipePage) -> None:
+def test_every_recipe_has_a_card_with_purpose_time_and_stages(page: RecipePage) -> None:
     assert page.form.cards.names() == list(recipes.NAMES)
     for name in recipes.NAMES:
-        purpose, time, quality = page.form.cards.card(name).texts()
+        purpose, time, stages = page.form.cards.card(name).texts()
         assert purpose == recipes.load(name).purpose
         assert time.endswith("(estimate)")
-        assert "loss" in quality
+        assert stages.startswith("Stages: ")
 
 
 def test_until_the_machine_is_measured_cards_say_so(bare: RecipePage, context: Context, opened: OpenedModel) -> None:
@@ -92,12 +92,6 @@ def test_more_work_is_estimated_longer(page: RecipePage, context: Context) -> No
     highs = [seconds.high for seconds in found if seconds is not None]
     assert len(highs) == 4
     assert highs == sorted(highs)
-
-
-def test_the_words_for_quality_follow_the_bits(page: RecipePage, context: Context) -> None:
-    before = page.form.cards.card("rtn").texts()[2]
-    context.draft.edit_map(BitsMap(LayerScheme(2, 64)), "2 bits")
-    assert page.form.cards.card("rtn").texts()[2] != before
 
 
 def test_a_press_on_a_card_picks_the_recipe(qtbot: QtBot, page: RecipePage, context: Context) -> None:

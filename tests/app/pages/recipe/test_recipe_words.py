@@ -1,4 +1,4 @@
-"""What cards say: more tuning is never called worse, and a time is called an estimate or said to be missing."""
+"""The texts on cards: stages, and a time that is called an estimate or said to be missing."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from app.pages.recipe.recipe_words import OTHER, OWN, SAVED, effort, quality, section_of, time_text, title_of
+from app.pages.recipe.recipe_words import OTHER, OWN, SAVED, section_of, stages_text, time_text, title_of
 from core import recipes
 from core.estimation.costs import Range
 from core.inference.machine import Machine
@@ -16,32 +16,26 @@ MEASURED = Machine(throughput={"cpu": 1e11}, chosen="cpu")
 
 
 @pytest.mark.parametrize(
-    ("name", "word"),
+    ("recipe", "stages"),
     [
-        ("rtn", "rounded"), ("opt-rtn", "searched"), ("gptq", "short"), ("quick", "medium"), ("light", "medium"),
-        ("default", "full"), ("best", "long"), ("autoround-light", "medium"), ("autoround", "full"),
-        ("autoround-best", "long"),
+        (Recipe(iters=0), "start without gradients"),
+        (Recipe(iters=50), "start without gradients, scales (50 steps per block)"),
+        (
+            Recipe(iters=50, learn_integers=True),
+            "start without gradients, integers and scales (50 steps per block)",
+        ),
+        (Recipe(iters=0, end_to_end=1200), "start without gradients, end to end (1,200 steps)"),
+        (
+            Recipe(iters=50, end_to_end=60),
+            "start without gradients, scales (50 steps per block), end to end (60 steps)",
+        ),
+        (Recipe(iters=0, start="range"), "rounding"),
+        (Recipe(iters=0, start="search"), "search for scales, rounding"),
+        (Recipe(iters=200, start="range"), "rounding (200 steps per block)"),
     ],
-)  # fmt: skip
-def test_the_effort_of_the_bundled_recipes(name: str, word: str) -> None:
-    assert effort(recipes.load(name)) == word
-
-
-def test_many_steps_on_hardly_any_text_are_no_effort() -> None:
-    assert effort(Recipe(iters=1000, samples=2, seqlen=64)) == "short"
-    assert effort(Recipe(iters=1000, samples=2, seqlen=64, start="range")) == "short"
-
-
-def test_the_same_recipe_does_worse_with_fewer_bits() -> None:
-    assert [quality(recipes.load("rtn"), bits) for bits in (8, 4, 2)] == [
-        "hardly any loss",
-        "visible loss",
-        "rarely usable",
-    ]
-
-
-def test_sixteen_bits_lose_nothing() -> None:
-    assert "original" in quality(recipes.load("rtn"), 16)
+)
+def test_the_stages_of_a_recipe_are_listed_in_their_order(recipe: Recipe, stages: str) -> None:
+    assert stages_text(recipe) == stages
 
 
 def test_a_time_is_called_an_estimate() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,8 @@ from PySide6.QtWidgets import QAbstractButton, QComboBox, QLabel, QPlainTextEdit
 from pytestqt.qtbot import QtBot
 
 from app.pages.run.block_list import BlockList
+from app.pages.run.curve_pane import END_TO_END, LOSS, CurvePane
+from app.pages.run.curve_pane import START as START_VIEW
 from app.pages.run.loss_plot import LossPlot
 from app.pages.run.page import RunPage
 from app.pages.run.stage_line import StageLine
@@ -20,7 +23,8 @@ from app.shared import resource_needs
 from app.shared.context import Context
 from app.shared.models.opened import OpenedModel
 from app.widgets import plotting
-from core.events import BlockDone, BlockStarted, EndToEnd, Event, Failed, Log, Loss, Progress, Stage
+from core import recipes
+from core.events import BlockDone, BlockStarted, EndToEnd, Event, Failed, LayerStarted, Log, Loss, Progress, Stage
 from core.jobs import store
 from core.jobs.process import ROOT
 from core.jobs.worker import ORPHANED
@@ -30,6 +34,7 @@ from tests.app.replayed_runs import ReplayedRuns, recorded, up_to, window_for
 from tests.app.surroundings import surroundings_with
 
 SPEC = JobSpec("demo", "/models/out")
+TUNED_SPEC = replace(SPEC, recipe=replace(recipes.load("default"), iters=4))
 SMALLEST = (880, 580)
 
 
@@ -126,6 +131,75 @@ def test_the_end_to_end_stage_is_shown_between_tuning_and_writing(page: RunPage,
     line.grab()
     runs.more(recorded()[-1:])
     assert not runs.active
+
+
+BLOCK = BlockStarted(0, 2, "layers.0", ("q", "k"))
+START = (LayerStarted(0, "q", 0.4, 0.1), LayerStarted(0, "k", 0.2, 0.1))
+STEPS = (Loss(0, 1, 4, 0.5), Loss(0, 2, 4, 0.4))
+TUNED = (*START, *STEPS, BlockDone(0, 2, 1.0, 0.4, 2, 1.0))
+
+
+def curves(page: RunPage) -> CurvePane:
+    return page.live.findChildren(CurvePane)[0]
+
+
+def shown_views(page: RunPage) -> list[str]:
+    return [view for view in (START_VIEW, LOSS, END_TO_END) if curves(page).views.button(view).isVisible()]
+
+
+def test_a_recipe_without_iterations_shows_the_errors_of_each_layer(page: RunPage, runs: ReplayedRuns) -> None:
+    runs.play([Stage("tune"), BLOCK, START[0]], replace(SPEC, recipe=recipes.load("gptq")))
+    assert [(row.kind, bool(row.text)) for row in curves(page).layers.rows] == [("q", True), ("k", False)]
+    assert curves(page).layers.isVisible()
+    assert text(page.live, "curve_title") == "Start of block 1 of 2"
+    assert "start 1 of 2" in blocks(page).table.index(0).data()
+    assert shown_views(page) == []  # a single view needs no choice
+    runs.more([START[1], BlockDone(0, 2, 1.0, 0.4, 0, 1.0), BlockStarted(1, 2, "layers.1", ("q", "k"))])
+    assert [bool(row.text) for row in curves(page).layers.rows] == [False, False]
+
+
+def test_the_start_gives_way_to_the_loss_of_the_steps(page: RunPage, runs: ReplayedRuns, qtbot: QtBot) -> None:
+    runs.play([Stage("tune"), BLOCK, *START], TUNED_SPEC)
+    assert curves(page).layers.isVisible()
+    runs.more(STEPS)
+    assert plot(page).isVisible()
+    assert shown_views(page) == [START_VIEW, LOSS]
+    qtbot.mouseClick(curves(page).views.button(START_VIEW), Qt.MouseButton.LeftButton)
+    assert curves(page).layers.isVisible()
+    runs.more([Loss(0, 3, 4, 0.3)])
+    assert curves(page).layers.isVisible()  # the choice stays
+
+
+def test_the_divergence_of_the_end_to_end_steps_grows(page: RunPage, runs: ReplayedRuns, qtbot: QtBot) -> None:
+    stage = (Stage("end to end"), EndToEnd(1, 60, 1.5), EndToEnd(2, 60, 1.25))
+    runs.play([Stage("tune"), BLOCK, *TUNED, *stage], TUNED_SPEC)
+    assert curves(page).divergence.isVisible()
+    assert curves(page).divergence.points == 2
+    assert text(page.live, "curve_title") == "End-to-end stage"
+    runs.more([EndToEnd(3, 60, 1.0)])
+    assert curves(page).divergence.points == 3
+    place = blocks(page).visualRect(blocks(page).table.index(0)).center()
+    qtbot.mouseClick(blocks(page).viewport(), Qt.MouseButton.LeftButton, pos=place)
+    assert plot(page).isVisible()
+    qtbot.mouseClick(button(page, "follow"), Qt.MouseButton.LeftButton)
+    assert curves(page).divergence.isVisible()
+
+
+def test_the_report_keeps_all_curves(page: RunPage, runs: ReplayedRuns, qtbot: QtBot) -> None:
+    stage = (Stage("end to end"), EndToEnd(1, 2, 1.5), EndToEnd(2, 2, 1.25))
+    runs.play([Stage("tune"), BLOCK, *TUNED, *stage, recorded()[-1]], TUNED_SPEC)
+    pane = page.report.findChildren(CurvePane)[0]
+    assert pane.divergence.points == 2
+    pane.views.button(START_VIEW).click()
+    assert [row.kind for row in pane.layers.rows] == ["q", "k"]
+    pane.views.button(LOSS).click()
+    assert pane.plot.points == 2
+
+
+def test_recorded_runs_without_these_events_show_the_loss_alone(page: RunPage, runs: ReplayedRuns) -> None:
+    runs.play(in_block(2), SPEC)
+    assert plot(page).isVisible()
+    assert shown_views(page) == []
 
 
 def test_a_run_that_begins_shows_its_stage(page: RunPage, runs: ReplayedRuns) -> None:

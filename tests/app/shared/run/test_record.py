@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from app.shared.run.record import KEPT_LOGS, STAGES, Batch, RunRecord
+from app.shared.run.record import KEPT_LOGS, STAGES, Batch, RunRecord, StartErrors
 from core.events import (
     BlockDone,
     BlockStarted,
@@ -14,6 +14,7 @@ from core.events import (
     EndToEnd,
     Event,
     Failed,
+    LayerStarted,
     Log,
     Loss,
     Memory,
@@ -69,6 +70,37 @@ def test_every_loss_is_kept_across_batches() -> None:
     assert list(record.curves[0].losses) == [3.0, 1.0, 2.0]
     assert list(record.curves[0].iterations) == [1, 2, 3]
     assert list(record.curves[1].losses) == [9.0]
+
+
+def test_errors_of_a_start_are_kept_by_block_and_layer() -> None:
+    record = RunRecord()
+    record.apply(batch(*TUNING, BLOCK, LayerStarted(0, "q", 0.2, 0.1)))
+    record.apply(batch(LayerStarted(0, "k", 0.4, 0.3), LayerStarted(1, "q", 0.6, 0.5)))
+    assert record.starts == {
+        0: {"q": StartErrors(0.2, 0.1), "k": StartErrors(0.4, 0.3)},
+        1: {"q": StartErrors(0.6, 0.5)},
+    }
+
+
+def test_errors_of_experts_are_averaged_over_batches() -> None:
+    record = RunRecord()
+    names = [f"mlp.experts.{number}.up_proj" for number in range(3)]
+    record.apply(batch(LayerStarted(0, names[0], 0.25, 0.0), LayerStarted(0, names[1], 0.75, 0.25)))
+    record.apply(batch(LayerStarted(0, names[2], 0.5, 0.5)))
+    assert record.starts == {0: {"mlp.experts.*.up_proj": StartErrors(0.5, 0.25, 3)}}
+
+
+@pytest.mark.parametrize("block", [-1, 10**9])
+def test_errors_of_an_impossible_block_are_left_out(block: int) -> None:
+    assert record_of([LayerStarted(block, "q", 0.2, 0.1)]).starts == {}
+
+
+def test_every_divergence_is_kept_across_batches() -> None:
+    record = RunRecord()
+    record.apply(batch(Stage("end to end"), EndToEnd(1, 3, 0.5), EndToEnd(2, 3, 0.25)))
+    record.apply(batch(EndToEnd(3, 3, 0.375)))
+    assert list(record.divergences.iterations) == [1, 2, 3]
+    assert list(record.divergences.losses) == [0.5, 0.25, 0.375]
 
 
 def test_the_lowest_loss_is_known_though_some_are_no_numbers() -> None:

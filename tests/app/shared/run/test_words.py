@@ -7,10 +7,10 @@ import pytest
 from app.shared.run import words as run_words
 from app.shared.run.record import RunRecord
 from core.bitsmap import BitsMap, Rule
-from core.events import BlockDone, BlockStarted, EndToEnd, Event, Failed, Loss, Progress, Stage
+from core.events import BlockDone, BlockStarted, Done, EndToEnd, Event, Failed, LayerStarted, Loss, Progress, Stage
 from core.jobs.worker import ORPHANED
 from core.spec import JobSpec
-from tests.app.recorded_runs import record_of
+from tests.app.recorded_runs import batch_of, record_of
 
 SPEC = JobSpec("/models/Tiny", "/out")
 TUNING: tuple[Event, ...] = (Stage("prepare"), Stage("tune"), BlockStarted(13, 30, "model.layers.13", ()))
@@ -73,6 +73,29 @@ def test_the_live_curve_shows_the_lowest_loss_so_far() -> None:
 def test_a_finished_block_shows_its_best_iteration() -> None:
     record = record_of([*TUNING, Loss(13, 1, 200, 0.5), BlockDone(13, 30, 1.0, 0.5, 163, 1.0)])
     assert run_words.curve_words(record, 13) == "Best: iteration 163"
+
+
+def test_the_start_of_a_block_is_named_until_its_first_step() -> None:
+    record = record_of([*TUNING, LayerStarted(13, "q", 0.4, 0.1), LayerStarted(13, "k", 0.2, 0.1)])
+    assert run_words.doing(record) == "Block 14 of 30: integers and scales without gradients"
+    assert run_words.start_words(record, 13) == "Mean of the layers: 30 % \N{RIGHTWARDS ARROW} 10 %"
+    record.apply(batch_of([Loss(13, 1, 200, 0.5)]))
+    assert run_words.doing(record) == "Tuning block 14 of 30"
+
+
+def test_the_start_may_be_what_is_kept() -> None:
+    events = [*TUNING, LayerStarted(13, "q", 0.4, 0.1), BlockDone(13, 30, 1.0, 0.5, 0, 1.0)]
+    assert run_words.curve_words(record_of(events), 13) == "The start, not tuned"
+    steps = [*events[:-1], Loss(13, 1, 200, 0.5), events[-1]]
+    assert run_words.curve_words(record_of(steps), 13) == "The start was kept; no iteration was better"
+
+
+def test_the_end_to_end_stage_has_a_result_on_held_out_text() -> None:
+    record = record_of([Stage("end to end"), EndToEnd(3, 60, 0.25)])
+    assert run_words.stage_words(record) == "Step 3 of 60"
+    report = {"end_to_end": {"heldout_kl_before": 1.5, "heldout_kl_after": 1.25}}
+    record.apply(batch_of([Done("/out", 1.0, report)]))
+    assert run_words.stage_words(record) == "Held-out text: 1.5 \N{RIGHTWARDS ARROW} 1.25 nats per token"
 
 
 def test_plain_rounding_may_be_what_is_kept() -> None:
