@@ -35,6 +35,7 @@ class JobSpec:
         device: `auto`, `cpu`, `cuda:N` or `xpu:N`.
         seed: random seed for the order of the calibration samples.
         low_memory: keep the activations on disk and use smaller micro-batches.
+        memory: bytes of memory that the run may need at most; None: decided from the free memory.
         compile: run each block through torch.compile (needs a C++ compiler on a CPU).
         name: name of the job given by the user.
     """
@@ -48,6 +49,7 @@ class JobSpec:
     device: str = "auto"
     seed: int = 42
     low_memory: bool = False
+    memory: int | None = None
     compile: bool = False
     name: str = ""
     version: int = 1
@@ -68,6 +70,9 @@ class JobSpec:
             raise BadInput(f"There is no device {self.device!r}.", "Choose auto, cpu, cuda:N or xpu:N.")
         if isinstance(self.seed, bool) or not isinstance(self.seed, int) or not 0 <= self.seed < 2**63:
             raise BadInput(f"Seed {self.seed!r} is not possible.", "Choose a whole number from 0 to 2^63-1.")
+        given = self.memory
+        if given is not None and (isinstance(given, bool) or not isinstance(given, int) or given < 1):
+            raise BadInput(f"The memory limit {given!r} is not possible.", "Give a size such as 8GB.")
 
     def output_of(self, format_name: str) -> Path:
         """Return the output folder of a format."""
@@ -87,6 +92,7 @@ class JobSpec:
             "device": self.device,
             "seed": self.seed,
             "low_memory": self.low_memory,
+            "memory": self.memory,
             "compile": self.compile,
             "name": self.name,
         }
@@ -133,6 +139,7 @@ def from_options(
     device: str = "auto",
     seed: int = 42,
     low_memory: bool = False,
+    memory: int | None = None,
     compile: bool = False,
     name: str = "",
     **tuning: Any,
@@ -169,6 +176,7 @@ def from_options(
         device=device,
         seed=seed,
         low_memory=low_memory,
+        memory=memory,
         compile=compile,
         name=name,
     )

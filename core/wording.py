@@ -17,6 +17,14 @@ def human(count: float) -> str:
     return f"{count:.3g} TB"
 
 
+def exact_bytes(count: int) -> str:
+    """Return bytes in the largest decimal unit in which they have at most three decimal places: `8 GB`, `1.5 MB`."""
+    for size, unit in ((10**9, "GB"), (10**6, "MB"), (10**3, "kB")):
+        if count >= size and count * 1000 % size == 0:
+            return f"{count / size:.3f}".rstrip("0").rstrip(".") + f" {unit}"
+    return f"{count} bytes"
+
+
 def duration(seconds: float) -> str:
     """Return a duration: `42 ms`, `2.5 s`, `45 s`, `12 min`, `3.5 h`."""
     if 0 < seconds < 0.0995:

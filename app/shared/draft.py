@@ -46,7 +46,7 @@ _OF_PLANS: Final = frozenset({"model", "bits_map"})
 """Choices that decide the plans, besides the formats with quantization grids of their own."""
 _OF_SIZE: Final = _OF_PLANS | {"formats"}
 """Choices that decide the size of the output and the layers that an engine does not support."""
-_OF_COSTS: Final = _OF_SIZE | {"recipe", "device", "low_memory"}
+_OF_COSTS: Final = _OF_SIZE | {"recipe", "device", "low_memory", "memory"}
 """Choices that decide disk space, memory and time of the run, besides the machine."""
 
 
@@ -62,6 +62,7 @@ class Choices:
     device: str = "auto"
     seed: int = 42
     low_memory: bool = False
+    memory: int | None = None
     compile: bool = False
     output: str = ""
 
@@ -92,6 +93,7 @@ class Draft(QObject):
     device_changed = Signal()
     seed_changed = Signal()
     low_memory_changed = Signal()
+    memory_changed = Signal()
     compile_changed = Signal()
     output_changed = Signal()
     changed = Signal()
@@ -352,6 +354,7 @@ class Draft(QObject):
             device=picked.device,
             seed=picked.seed,
             low_memory=picked.low_memory,
+            memory=picked.memory,
             compile=picked.compile,
         )
 

@@ -6,6 +6,7 @@ import os
 from dataclasses import replace
 from typing import Any
 
+from core.allocation.request import parse_size
 from core.api.inspection import read_headers
 from core.control import ShouldStop, never
 from core.estimation import costs, preflight, sizes
@@ -32,6 +33,7 @@ def estimate(
     """
     from core.inference import devices as machine
 
+    options["memory"] = limit_of(options.get("memory"))
     spec = from_options(model, options.pop("output", "unused"), **options)
     preflight.check_model(spec.model)
     source, tree = read_headers(spec.model, emit or ignore_event, should_stop)
@@ -43,3 +45,12 @@ def estimate(
     found = costs.estimate(tree, plans, spec, throughput, on_device=device.kind != "cpu", load=load)
     total, first = sizes.output_size(tree, plans, spec.formats[0]).total, spec.formats[0]
     return replace(found, warning=sizes.larger_than_source(source.file_bytes or tree.nbytes, tree, total, first))
+
+
+def limit_of(memory: int | str | None) -> int | None:
+    """Return a memory limit in bytes for a number or a text such as `8GB`.
+
+    Raises:
+        BadInput: The text is not a size.
+    """
+    return parse_size(memory) if isinstance(memory, str) else memory

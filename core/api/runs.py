@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
+from core.api.estimation import limit_of
 from core.bitsmap import BitsMap
 from core.control import ShouldStop, never
 from core.estimation import preflight
@@ -45,6 +46,7 @@ def quantize(
     device: str = "auto",
     seed: int = 42,
     low_memory: bool = False,
+    memory: int | str | None = None,
     compile: bool = False,
     name: str = "",
     inline: bool = False,
@@ -64,6 +66,8 @@ def quantize(
             of the recipe; learn_integers and end_to_end only of one with the start gptq, lr of one that tunes integers.
         calibration: `builtin`, a Hub data set id, or a txt, jsonl or parquet file.
         formats: One format is written into `output` itself, several into `output/FORMAT`.
+        memory: Bytes of memory that the run may need at most, or a text such as `8GB`; decided from the free memory by
+            default.
         inline: Run in this process, which imports torch and which a crash ends, instead of in a child process.
         should_stop: True requests the end of the run.
 
@@ -77,7 +81,7 @@ def quantize(
         model, output, recipe=recipe, bits=bits, group_size=group_size, sym=sym, bits_map=bits_map, iters=iters,
         lr=lr, minmax_lr=minmax_lr, samples=samples, seqlen=seqlen, batch_size=batch_size, accumulate=accumulate,
         learn_integers=learn_integers, end_to_end=end_to_end, calibration=calibration, formats=formats,
-        device=device, seed=seed, low_memory=low_memory, compile=compile, name=name,
+        device=device, seed=seed, low_memory=low_memory, memory=limit_of(memory), compile=compile, name=name,
     )  # fmt: skip
     return _events(run_job(spec, inline=inline, should_stop=should_stop))
 

@@ -138,6 +138,12 @@ Formats = Annotated[str, typer.Option("--format", help=f"Output formats, separat
 LowMemory = Annotated[
     bool, typer.Option("--low-memory", help="Cache activations on disk and use smaller micro-batches.")
 ]
+Memory = Annotated[
+    str | None,
+    typer.Option(
+        metavar="SIZE", help="Memory that the run may need at most, such as 8GB; default: from the free memory."
+    ),
+]
 Compile = Annotated[
     bool, typer.Option("--compile", help="Compile the blocks with torch.compile. A CPU needs a C++ compiler for it.")
 ]
@@ -202,6 +208,7 @@ def _run_options(
     format: Formats = "auto_round",
     device: Device = "auto",
     low_memory: LowMemory = False,
+    memory: Memory = None,
     compile: Compile = False,
 ) -> dict[str, Any]:
     """Return the options that `quantize` and `estimate` share, as keyword arguments of `core.quantize`."""

@@ -9,11 +9,12 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import takewhile
 from typing import Any
 
+from core.estimation.memory_plan import memory_needs, plan_memory
+from core.estimation.run_bytes import Range as Range
+from core.estimation.run_bytes import block_width, hidden_size, kept_bytes, samples_per_step, scoring_bytes, vocabulary
 from core.estimation.sizes import output_size
-from core.model.fused_experts import EXPERT
 from core.model.tree import LayerPlan, ModelTree
 from core.recipes import Recipe
 from core.spec import JobSpec
@@ -21,8 +22,6 @@ from core.spec import JobSpec
 _MB = 1_000_000
 BUSY = 0.15
 """CPU share of other programs from which the machine is reported as busy."""
-CHUNK_BYTES = 1 << 26
-"""Size of a chunk of float32 logits in an evaluation."""
 _SIDE_FILES = (1 * _MB, 40 * _MB)
 """Size of tokenizer, chat template and configs."""
 _PROCESS = (350 * _MB, 800 * _MB)
@@ -49,37 +48,16 @@ _ROUNDING = (100, 1_500)
 """Floating point operations of matrix products that take as long as the rounding and update of one weight in a step.
 
 This is most of the time of a step of a mixture, in which each weight is used for few tokens."""
-_LOGITS = 5
-"""Copies of a chunk of logits during an evaluation: raw, capped, converted and exponentiated."""
-_HEAD = (2, 3)
-"""Bytes per weight of the output head during an evaluation: 16 bits, or integers with their scales."""
-_HEAD_ROUNDED = (4, 9)
-"""Bytes per weight of a quantized head: weight, integers, offsets and the packed form (Gemma 3: 7)."""
-_PIECE = 100 * _MB
-"""Bytes of an embedding that are rounded or compared at once."""
 _START = (5.0, 40.0)
 """Seconds to load libraries, tokenize the text, write the remaining files and verify."""
+_ITEMSIZE = 2
+"""Bytes of a number in the dtype of the matrix products, which is float32 on CPUs without fast bfloat16."""
 _SCORED_TOKENS = 8 * 512
 """Tokens of the text on which the loss is measured."""
 FIXED_SAMPLES = 8
 """Samples on which candidates are compared. A comparison by minibatch loss would favour easy minibatches."""
-_KEPT = (1.1, 1.6)
-"""Bytes per quantized weight that are kept until the end-to-end steps: an integer, and the state of its scale."""
-_STEP_TOKENS = 512
-"""Tokens of an end-to-end step; more if one sample is longer."""
 _JUDGED = FIXED_SAMPLES * 10
 """Forward passes of one sample per block for the comparison of candidates."""
-
-
-@dataclass(frozen=True)
-class Range:
-    """A range from `low` to `high`."""
-
-    low: float
-    high: float
-
-    def to_json(self) -> list[float]:
-        return [self.low, self.high]
 
 
 @dataclass(frozen=True)
@@ -141,9 +119,10 @@ def estimate(
             machine to the measured load.
     """
     caches = cache_bytes(tree, spec.recipe)
-    disk = _disk(tree, plans, spec, caches)
-    tuned, scored = _working_set(tree, spec), _scoring_set(tree, plans)
-    on_disk = spec.low_memory
+    tuned, scored = _working_set(tree, spec), scoring_bytes(tree, plans)
+    limited = None if spec.memory is None else plan_memory(memory_needs(tree, plans, spec, _ITEMSIZE), spec.memory)
+    on_disk = spec.low_memory or (limited is not None and limited.spill)
+    disk = _disk(tree, plans, spec, caches, on_disk)
     host_caches = Range(0, 0) if on_disk else caches
     # The hidden states of the calibration samples are freed before the evaluation.
     work = Range(max(tuned.low, scored.low), max(tuned.high, scored.high))
@@ -151,12 +130,14 @@ def estimate(
     if not on_device:
         low = max(host_caches.low + tuned.low, scored.low)
         held = Range(low, max(host_caches.high + tuned.high, scored.high))
-    tokens = _vocabulary(tree)
+    tokens = vocabulary(tree)
     kept = Range(0, 0) if on_disk else kept_bytes(plans, spec.recipe)
     ram = Range(
         _PROCESS[0] + _TOKEN[0] * tokens + held.low + kept.low,
         _PROCESS[1] + max(_TOKEN_READ * tokens, _TOKEN[1] * tokens + held.high) + kept.high,
     )
+    if limited is not None:
+        ram = Range(min(ram.low, limited.host), min(ram.high, limited.host))
     flops = run_flops(tree, spec.recipe) + end_to_end_flops(tree, spec.recipe)
     seconds = None
     if throughput:
@@ -186,7 +167,7 @@ def run_flops(tree: ModelTree, recipe: Recipe) -> float:
     step = recipe.batch_size * recipe.accumulate * recipe.seqlen
     activations = 2 * recipe.samples * recipe.seqlen
     judged = _JUDGED * recipe.seqlen if recipe.iters else 0
-    attention = 2 * recipe.seqlen * _hidden(tree)
+    attention = 2 * recipe.seqlen * hidden_size(tree)
     total = 0.0
     for weights in tree.active_weights:
         forward = 2 * weights + attention
@@ -197,15 +178,10 @@ def run_flops(tree: ModelTree, recipe: Recipe) -> float:
 def _start_flops(tree: ModelTree, recipe: Recipe) -> float:
     """Return the floating point operations of the start of all layers."""
     weights = sum(tree.active_weights)
-    passes = recipe.samples * recipe.seqlen * (4 * weights + 2 * recipe.seqlen * _hidden(tree) * tree.blocks)
+    passes = recipe.samples * recipe.seqlen * (4 * weights + 2 * recipe.seqlen * hidden_size(tree) * tree.blocks)
     shapes = Counter(weight for linear, weight in zip(tree.linears, tree.weights, strict=True) if linear.block >= 0)
     layers = sum(number * inputs * inputs * outputs for (inputs, outputs, _), number in shapes.items())
     return passes + _START_OPERATIONS * layers
-
-
-def samples_per_step(recipe: Recipe) -> int:
-    """Return the number of samples of an end-to-end step."""
-    return max(1, min(recipe.samples, _STEP_TOKENS // recipe.seqlen))
 
 
 def end_to_end_flops(tree: ModelTree, recipe: Recipe) -> float:
@@ -217,8 +193,8 @@ def end_to_end_flops(tree: ModelTree, recipe: Recipe) -> float:
     """
     if not recipe.end_to_end:
         return 0.0
-    forward = sum(2 * weights + 2 * recipe.seqlen * _hidden(tree) for weights in tree.active_weights)
-    head = 2 * _vocabulary(tree) * _hidden(tree)
+    forward = sum(2 * weights + 2 * recipe.seqlen * hidden_size(tree) for weights in tree.active_weights)
+    head = 2 * vocabulary(tree) * hidden_size(tree)
     step = samples_per_step(recipe) * recipe.seqlen
     judged = 2 * FIXED_SAMPLES * recipe.seqlen
     return recipe.end_to_end * step * (4 * forward + 3 * head) + judged * (forward + 2 * head)
@@ -250,29 +226,14 @@ def scoring_flops(tree: ModelTree) -> float:
 
 def cache_bytes(tree: ModelTree, recipe: Recipe) -> Range:
     """Return the bytes of the hidden states of all samples: from two sets in 2 bytes per value to three in 4 bytes."""
-    numbers = recipe.samples * recipe.seqlen * _hidden(tree)
+    numbers = recipe.samples * recipe.seqlen * hidden_size(tree)
     return Range(2 * 2 * numbers, 3 * 4 * numbers)
 
 
-def kept_bytes(plans: Sequence[LayerPlan], recipe: Recipe) -> Range:
-    """Return the bytes of the quantized blocks that are kept until the end-to-end steps.
-
-    They are in memory; with low memory, or if they need more than a quarter of the free memory, in files.
-    """
-    if not recipe.end_to_end:
-        return Range(0, 0)
-    weights = sum(
-        plan.linear.in_features * plan.linear.out_features
-        for plan in plans
-        if plan.scheme.quantized and plan.linear.block >= 0
-    )
-    return Range(_KEPT[0] * weights, _KEPT[1] * weights)
-
-
-def _disk(tree: ModelTree, plans: Sequence[LayerPlan], spec: JobSpec, caches: Range) -> Range:
+def _disk(tree: ModelTree, plans: Sequence[LayerPlan], spec: JobSpec, caches: Range, on_disk: bool) -> Range:
     tensors = sum(output_size(tree, plans, name).total for name in spec.formats)
     kept = kept_bytes(plans, spec.recipe)
-    extra = Range(caches.low + kept.low, caches.high + kept.high) if spec.low_memory else Range(0, 0)
+    extra = Range(caches.low + kept.low, caches.high + kept.high) if on_disk else Range(0, 0)
     side = len(spec.formats)
     return Range(tensors + side * _SIDE_FILES[0] + extra.low, tensors + side * _SIDE_FILES[1] + extra.high)
 
@@ -284,7 +245,7 @@ def _working_set(tree: ModelTree, spec: JobSpec) -> Range:
     grams = _gram_bytes(tree) if recipe.start == "gptq" else Range(0, 0)
     if recipe.iters == 0:
         return Range(6 * weights + grams.low, 16 * weights + grams.high)
-    width = _block_width(tree)
+    width = block_width(tree)
     micro = recipe.seqlen * (1 if spec.low_memory else recipe.batch_size)
     # The Gram matrices are freed before the steps. A grid with fixed integers has less state than one with offsets.
     low = (_STATE[0] if recipe.start != "gptq" else _FIXED_STATE) * weights + 4 * _ROWS[0] * recipe.seqlen * width
@@ -301,50 +262,3 @@ def _gram_bytes(tree: ModelTree) -> Range:
     sizes = [4 * linear.in_features**2 for linear in tree.of_block(block)]
     largest = max(sizes, default=0)
     return Range(_GRAM_COPIES[0] * largest, sum(sizes) + _GRAM_COPIES[1] * largest)
-
-
-def _scoring_set(tree: ModelTree, plans: Sequence[LayerPlan]) -> Range:
-    """Return the bytes of the output head during an evaluation, or while it is quantized, written and verified."""
-    embedding = tree.tensors.get(f"{tree.embedding}.weight")
-    if embedding is None:
-        return Range(0, 0)
-    weights = embedding.numel
-    # The logits of 512 tokens may be smaller than a chunk.
-    logits = min(CHUNK_BYTES, 4 * 512 * embedding.shape[0])
-    # Layers outside the blocks come last, so the plans of the blocks (there may be 20,000) need not be visited.
-    outside = takewhile(lambda plan: plan.linear.block < 0, reversed(plans))
-    head = any(plan.scheme.quantized for plan in outside)
-    low, high = _HEAD[0] * weights, _HEAD[1] * weights + _LOGITS * logits
-    if head:
-        low, high = max(low, _HEAD_ROUNDED[0] * weights), max(high, _HEAD_ROUNDED[1] * weights)
-    return Range(low, high + min(_PIECE, 24 * weights))
-
-
-def _vocabulary(tree: ModelTree) -> int:
-    """Return the number of rows of the token embedding."""
-    embedding = tree.tensors.get(f"{tree.embedding}.weight")
-    return embedding.shape[0] if embedding is not None else 0
-
-
-def _hidden(tree: ModelTree) -> int:
-    """Return the hidden size, which is the number of columns of the token embedding."""
-    embedding = tree.tensors.get(f"{tree.embedding}.weight")
-    return embedding.shape[1] if embedding is not None else 0
-
-
-def _block_width(tree: ModelTree) -> int:
-    """Return the mean of the hidden size and the largest width in a block, since rows of both are kept.
-
-    The input and the intermediate activations of an expert are kept for each expert of a token.
-    """
-    mixture = next((block for block, experts in enumerate(tree.experts) if experts), 0)
-    repeated = max(1, tree.experts_per_token)
-    widest = max(
-        (
-            max(linear.in_features, linear.out_features) * (repeated if EXPERT.search(linear.kind) else 1)
-            for block in {0, mixture}
-            for linear in tree.of_block(block)
-        ),
-        default=0,
-    )
-    return (_hidden(tree) + widest) // 2

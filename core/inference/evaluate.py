@@ -20,7 +20,7 @@ from core.calibration.encoding import Encoder
 from core.calibration.tokens import sha256_of
 from core.control import ShouldStop, never
 from core.errors import BadInput, Cancelled, VerificationFailed
-from core.estimation.costs import CHUNK_BYTES
+from core.estimation.run_bytes import CHUNK_BYTES
 from core.events import Emit, Progress, ignore_event
 from core.inference.figures import Perplexity
 from core.recipes import RESOURCES

@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import mmap
 import sys
 from collections.abc import Iterator
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from core.errors import OutOfMemory, no_memory
 from core.inference.machine import Device
 from core.wording import human
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
+_DONT_NEED: Final = 4
+"""Value of MADV_DONTNEED on Linux."""
 SMALLER: Final = "Close other programs, or choose fewer bits, --backend portable, a smaller model or another device."
 _SLACK: Final = 1.02
 """Memory used while loading, relative to the size of the weights."""
@@ -61,3 +67,18 @@ def give_back_memory() -> None:
     if sys.platform == "linux":
         with contextlib.suppress(OSError, AttributeError):
             ctypes.CDLL("libc.so.6").malloc_trim(0)
+
+
+def drop_pages(mapped: Tensor) -> None:
+    """Remove the pages of a tensor in a shared memory-mapped file from the memory of the process.
+
+    The values stay in the file, or in the system's cache of it, and are mapped again when they are used. Without this,
+    a process that reads a large file from begin to end needs as much resident memory as the file is large. Does nothing
+    on other systems than Linux.
+    """
+    if sys.platform == "linux" and mapped.numel():
+        begin = mapped.data_ptr() // mmap.PAGESIZE * mmap.PAGESIZE
+        end = mapped.data_ptr() + mapped.untyped_storage().nbytes()
+        with contextlib.suppress(OSError, AttributeError):
+            library = ctypes.CDLL("libc.so.6")
+            library.madvise(ctypes.c_void_p(begin), ctypes.c_size_t(end - begin), _DONT_NEED)

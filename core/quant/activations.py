@@ -10,15 +10,20 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from core.inference.memory import drop_pages
+
 
 class Activations:
     """Outputs of blocks [samples, ...], such as hidden states, that are read and overwritten batch by batch.
+
+    Those in a file need no resident memory between two uses.
 
     Attributes:
         data: the tensor; memory-mapped from `file` if one is given.
     """
 
     def __init__(self, shape: Sequence[int], dtype: torch.dtype, file: Path | None = None) -> None:
+        self._mapped = file is not None
         if file is None:
             self.data = torch.empty(tuple(shape), dtype=dtype)
         else:
@@ -32,13 +37,22 @@ class Activations:
 
     def read(self, index: Tensor | slice, device: torch.device) -> Tensor:
         """Return samples as float32 [batch, tokens, hidden_size] on `device`."""
-        return self.data[index].to(device, torch.float32)
+        return self._taken(self.data[index].to(device, torch.float32, copy=self._mapped))
 
     def read_exact(self, index: Tensor | slice, device: torch.device) -> Tensor:
         """Return samples on `device`: float32, or unchanged if they are not floating-point numbers."""
-        value = self.data[index].to(device)
-        return value.float() if value.dtype.is_floating_point else value
+        value = self.data[index]
+        dtype = torch.float32 if value.dtype.is_floating_point else value.dtype
+        return self._taken(value.to(device, dtype, copy=self._mapped))
 
     def write(self, index: slice, value: Tensor) -> None:
         """Overwrite samples."""
         self.data[index] = value.to(self.data.device, self.data.dtype)
+        if self._mapped:
+            drop_pages(self.data)
+
+    def _taken(self, value: Tensor) -> Tensor:
+        """Return a copy of some samples, after their pages in the file were dropped."""
+        if self._mapped:
+            drop_pages(self.data)
+        return value

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -35,14 +35,21 @@ class Tuning:
 
     Attributes:
         iterations: number of steps T.
-        batch: samples per micro-batch; accumulate: micro-batches per step.
+        batch: samples per batch; accumulate: batches per step.
         seed: random seed for the order of the samples.
+        split: micro-batches per batch, of equal size; they decide the memory, and the result only by rounding.
     """
 
     iterations: int
     batch: int
     accumulate: int
     seed: int
+    split: int = 1
+
+    @property
+    def passes(self) -> int:
+        """Forward passes per step."""
+        return self.accumulate * self.split
 
 
 @dataclass(frozen=True)
@@ -112,7 +119,7 @@ def tune_block(
     Raises:
         Cancelled: `should_stop` returned true.
     """
-    fixed = fixed_batches(samples, tuning.batch)
+    fixed = fixed_batches(samples, max(1, tuning.batch // tuning.split))
 
     def loss_of(index: Tensor) -> Tensor:
         return (forward(index).float() - targets(index)).square().mean()
@@ -162,7 +169,7 @@ def _descend(
     every = max(1, tuning.iterations // CHECKS)
     now = _Now()
     # With accumulated gradients, a step needs the whole gradient of a parameter.
-    together = {id(layer.parameter) for layer in layers if tuning.accumulate > 1 or not ExpertSteps.supported(layer)}
+    together = {id(layer.parameter) for layer in layers if tuning.passes > 1 or not ExpertSteps.supported(layer)}
     by_expert = [layer for layer in layers if id(layer.parameter) not in together]
     stepping = ExpertSteps(by_expert, lambda: _schedule(now, tuning)) if by_expert else contextlib.nullcontext()
     by_parameter: dict[int, list[ParameterGrid]] = {}
@@ -180,15 +187,15 @@ def _descend(
             if should_stop():
                 raise Cancelled("The run was cancelled.")
             now.iteration, total = iteration, 0.0
-            for part in range(tuning.accumulate):
-                now.last_part = part == tuning.accumulate - 1
+            for number, batch in enumerate(_micro_batches(sampler, tuning)):
+                now.last_part = number == tuning.passes - 1
                 with stepping:
-                    loss = loss_of(sampler.next())
+                    loss = loss_of(batch)
                 total += loss.item()
                 if not math.isfinite(total):
                     break  # before the backward pass, so that the grids keep the state of the previous step
                 loss.backward()
-            on_loss(iteration + 1, total / tuning.accumulate)
+            on_loss(iteration + 1, total / tuning.passes)
             finite = math.isfinite(total)
             done = iteration + finite
             if not finite or done == tuning.iterations or (done % every == 0 and done * 2 >= tuning.iterations):
@@ -207,6 +214,11 @@ def _descend(
             layer.parameter.grad = None
     _restore(layers, best.state)
     return best, odd
+
+
+def _micro_batches(sampler: BatchSampler, tuning: Tuning) -> Iterator[Tensor]:
+    """Return the sample indices of the forward passes of a step."""
+    return (part for _ in range(tuning.accumulate) for part in sampler.next().chunk(tuning.split))
 
 
 @dataclass

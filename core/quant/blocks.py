@@ -7,7 +7,6 @@ import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
-import psutil
 import torch
 from torch import Tensor, nn
 
@@ -156,7 +155,8 @@ def _levels(
             run,
             lambda group: grid_scheme(job.spec, group.rows[0].item),
             job.min_zero,
-            psutil.virtual_memory().available // 4,
+            job.resolved.gram_bytes,
+            job.should_stop,
             lambda errors: job.on_layer(block, errors),
         )
     )
@@ -239,10 +239,17 @@ def _tune(
         outputs,
         lambda index: activations.original.hidden.read(index, device),
         len(activations.tokens),
-        Tuning(job.spec.recipe.iters, job.resolved.micro_batch, job.resolved.accumulate, job.spec.seed + block),
+        _tuning(job, block, len(activations.tokens)),
         lambda iteration, loss: job.on_loss(block, iteration, loss),
         job.should_stop,
     )
+
+
+def _tuning(job: BlockJob, block: int, samples: int) -> Tuning:
+    recipe = job.spec.recipe
+    batch = min(recipe.batch_size, samples)
+    split = max(1, batch // job.resolved.micro_batch)
+    return Tuning(recipe.iters, batch, recipe.accumulate, job.spec.seed + block, split)
 
 
 def _compiled(module: nn.Module) -> Callable[..., object]:

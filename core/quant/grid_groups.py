@@ -18,7 +18,7 @@ from core.quant.latent_grid import BOUNDS, latent_grid
 from core.quant.level_grid import level_grid
 from core.quant.parameter_grid import GridRows, ParameterGrid, RowPlaces
 from core.quant.rtn import search_scale, searchable
-from core.quant.start.levels import Levels
+from core.quant.start.levels import Levels, row_chunks
 from core.quant.tuned_grid import TunedGrid
 from core.recipes import Recipe
 from core.report.experts import MixtureTokens
@@ -136,7 +136,7 @@ def make_grid(
     importance = recorded.mean_squares(parameter) if _weighed(recipe, scheme) or not group.tuned else None
     known = [None if importance is None else importance[_expert(part)] for part in group.rows]
     if started is not None:
-        places.fill(parameter.data, new_grid(weight, scheme, min_zero=min_zero).quantize_into)
+        places.fill(parameter.data, lambda rows: _round(weight, scheme, min_zero, rows))
         bits, rate = item.scheme.bits, recipe.range_rate(item.scheme.bits)
         grid: TunedGrid = level_grid(started)
         if recipe.learn_integers and recipe.iters and bits in BOUNDS:
@@ -158,6 +158,12 @@ def make_grid(
     )
     grouped = recorded.grouped(parameter)
     return ParameterGrid(grid, parameter, places, list(group.rows), recipe.range_rate(bits), group.tuned, grouped)
+
+
+def _round(weight: Tensor, scheme: LayerScheme, min_zero: int, out: Tensor) -> None:
+    """Write the weights of plain rounding into `out`, some rows at a time, since a grid has a state for each weight."""
+    for rows in row_chunks(len(weight), weight.shape[1]):
+        new_grid(weight[rows], scheme, min_zero=min_zero).quantize_into(out[rows])
 
 
 def _learns(recipe: Recipe) -> bool:

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from core.estimation.costs import CHUNK_BYTES
+from core.estimation.run_bytes import CHUNK_BYTES
 from core.inference.evaluate import make_windows, row_losses
 from core.model.block_runner import logits
 from core.quant.blocks import BlockJob, precision

@@ -35,7 +35,7 @@ from core.quant import heldout
 from core.quant.activations import Activations
 from core.quant.block_tuning import TuningResult
 from core.quant.blocks import BlockJob, quantize_block, stored_layers
-from core.quant.end_to_end.kept_blocks import KeptBlock, Storage, block_storage
+from core.quant.end_to_end.kept_blocks import KeptBlock, Storage
 from core.quant.end_to_end.norms import norms_in_place
 from core.quant.end_to_end.stage import LearnedModel, learn, obstacle
 from core.quant.head import quantize_head
@@ -280,7 +280,7 @@ def _kept_levels(spec: JobSpec, ready: PreparedRun, chain: BlockChain, job: Path
     if reason:
         emit(Log("warning", f"The end-to-end stage is skipped: {reason}."))
         return None
-    return block_storage(ready.plans, job, ready.resolved.spill)
+    return Storage(job if ready.resolved.spill else None)
 
 
 def _end_to_end(

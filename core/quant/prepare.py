@@ -19,6 +19,7 @@ from transformers.pytorch_utils import Conv1D
 
 from core.control import ShouldStop
 from core.errors import BadInput, UnsupportedModel
+from core.estimation.memory_plan import check_limit, memory_needs, plan_memory
 from core.estimation.preflight import check_free, check_output
 from core.estimation.sizes import larger_than_source
 from core.events import Emit, Log
@@ -39,6 +40,8 @@ from core.model.tree import LayerPlan, ModelTree
 from core.quant.scale_range import within_float16
 from core.spec import JobSpec
 
+_SHARE = 75
+"""Percentage of the free memory that a run without a limit plans with."""
 SPARE = 64 << 20
 """Bytes of disk space that remain free in addition to the output."""
 
@@ -52,7 +55,10 @@ class ResolvedSettings:
         threads: CPU threads of torch.
         micro_batch, accumulate: samples per forward pass, and passes per step.
         cache_dtype: dtype of the hidden states between blocks.
-        spill: keep the hidden states in a file instead of memory.
+        spill: keep the hidden states, and the blocks until the end-to-end stage, in files instead of memory.
+        gram_bytes: bytes of the Gram matrices that may be in memory at the same time.
+        resident: all blocks stay loaded in the end-to-end stage.
+        planned_memory: bytes of host memory that the run is planned to need at most.
     """
 
     device: str
@@ -62,6 +68,9 @@ class ResolvedSettings:
     accumulate: int
     cache_dtype: str
     spill: bool
+    gram_bytes: int
+    resident: bool
+    planned_memory: int
 
     @property
     def torch_device(self) -> torch.device:
@@ -132,7 +141,7 @@ def prepare(spec: JobSpec, emit: Emit, should_stop: ShouldStop) -> PreparedRun:
             emit(Log("warning", f"{name}: {large}"))
         for note in planned.notes:
             emit(Log("info", f"{name}: {note}"))
-    resolved = resolve(spec, tree)
+    resolved = resolve(spec, tree, plans)
     if spec.compile and resolved.torch_device.type == "cpu":
         check_compiler()
     return PreparedRun(
@@ -186,27 +195,35 @@ def _check_kinds(tree: ModelTree, plans: Sequence[LayerPlan], skeleton: Skeleton
             )
 
 
-def resolve(spec: JobSpec, tree: ModelTree) -> ResolvedSettings:
-    """Return the device, dtype, threads and batch sizes of a job on this machine; measures the fastest dtype."""
+def resolve(spec: JobSpec, tree: ModelTree, plans: Sequence[LayerPlan]) -> ResolvedSettings:
+    """Return the settings of a job on this machine; measures the fastest dtype.
+
+    Raises:
+        BadInput: the run cannot stay below the memory limit of the job.
+    """
     device = choose(spec.device)
     threads = physical_cores()
     torch.set_num_threads(threads)
-    recipe = spec.recipe
-    batch = min(recipe.batch_size, recipe.samples)
-    accumulate = recipe.accumulate
-    if spec.low_memory:
-        accumulate, batch = accumulate * batch, 1
-    hidden = int(tree.config.get("hidden_size") or tree.config.get("n_embd") or 4096)
-    wide = 4 * 2 * recipe.samples * recipe.seqlen * hidden
-    tight = spec.low_memory or wide > psutil.virtual_memory().available // 4
+    dtype = probe_dtype(device).dtype
+    needs = memory_needs(tree, plans, spec, getattr(torch, dtype).itemsize)
+    place = torch.device(device.id)
+    own = None if place.type == "cpu" else _SHARE * device.free_memory // 100
+    if spec.memory is None:
+        memory = psutil.virtual_memory().available + psutil.Process().memory_info().rss
+        planned = plan_memory(needs, _SHARE * memory // 100, own)
+    else:
+        planned = check_limit(needs, spec.memory, own)
     return ResolvedSettings(
         device=device.id,
-        dtype=probe_dtype(device).dtype,
+        dtype=dtype,
         threads=threads,
-        micro_batch=batch,
-        accumulate=accumulate,
-        cache_dtype="bfloat16" if tight else "float32",
-        spill=spec.low_memory or wide // 2 > psutil.virtual_memory().available // 4,
+        micro_batch=planned.micro_batch,
+        accumulate=spec.recipe.accumulate * (needs.batch // planned.micro_batch),
+        cache_dtype="bfloat16" if spec.low_memory else "float32",
+        spill=planned.spill,
+        gram_bytes=planned.gram_bytes,
+        resident=planned.resident,
+        planned_memory=planned.host,
     )
 
 

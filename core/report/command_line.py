@@ -65,7 +65,10 @@ def command_of(spec: JobSpec, folder: Path) -> Command:
         words += ["--format", ",".join(spec.formats)]
     if spec.device != "auto":
         words += ["--device", spec.device]
-    words += ["--low-memory"] * spec.low_memory + ["--compile"] * spec.compile
+    words += ["--low-memory"] * spec.low_memory
+    if spec.memory is not None:
+        words += ["--memory", str(spec.memory)]
+    words += ["--compile"] * spec.compile
     if spec.seed != 42:
         words += ["--seed", str(spec.seed)]
     if spec.name:

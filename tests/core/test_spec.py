@@ -26,6 +26,7 @@ FULL = JobSpec(
     device="cuda:1",
     seed=7,
     low_memory=True,
+    memory=8_000_000_000,
     compile=True,
     name="mine",
 )
@@ -107,3 +108,9 @@ def test_paths_become_absolute_and_names_stay(tmp_path: Path, monkeypatch: pytes
 )  # fmt: skip
 def test_what_is_meant_as_a_path(name: str, path: bool) -> None:
     assert looks_like_path(name) is path
+
+
+@pytest.mark.parametrize("memory", [0, -1, True, 1.5, "8GB"])
+def test_a_memory_limit_is_a_positive_number_of_bytes(memory: object) -> None:
+    with pytest.raises(BadInput, match="memory limit"):
+        JobSpec("m", "o", memory=memory)  # type: ignore[arg-type]

@@ -8,7 +8,7 @@ from datetime import datetime
 
 import pytest
 
-from core.wording import count, day, duration, figure, human, percentage, short_figure, time_range
+from core.wording import count, day, duration, exact_bytes, figure, human, percentage, short_figure, time_range
 
 
 @pytest.mark.parametrize(
@@ -24,6 +24,22 @@ from core.wording import count, day, duration, figure, human, percentage, short_
 )
 def test_bytes(bytes_: float, text: str) -> None:
     assert human(bytes_) == text
+
+
+@pytest.mark.parametrize(
+    ("bytes_", "text"),
+    [
+        (12, "12 bytes"),
+        (1_500_000_000, "1.5 GB"),
+        (8_000_000_000, "8 GB"),
+        (2_000_001_000_000, "2000.001 GB"),
+        (1_234_567, "1234.567 kB"),
+        (123_456_789_012_345, "123456789012.345 kB"),
+        (10_000_000_001, "10000000.001 kB"),
+    ],
+)
+def test_exact_bytes(bytes_: int, text: str) -> None:
+    assert exact_bytes(bytes_) == text
 
 
 @pytest.mark.parametrize(

@@ -119,7 +119,7 @@ class ParameterRow(QWidget):
             self._field.setPlaceholderText(parameters.automatic(self._parameter, recipe))
             typed = parameters.parse(self._parameter, self._field.text())
             if unused or (moved and not (self._field.hasFocus() and typed == value)):
-                self._field.setText(parameters.shown(value))
+                self._field.setText(parameters.shown(self._parameter, value))
             if unused or moved:
                 self._problem.set_text("", "bad")
         self._dot.set_on(self.changed)
@@ -166,6 +166,8 @@ class ParameterRow(QWidget):
         field.setAccessibleName(f"{parameter.label}, {parameter.unit}" if parameter.unit else parameter.label)
         field.setAccessibleDescription(parameter.explanation)
         limits = self.tr("From {low:,} to {high:,}")
+        if parameter.kind == "size":
+            limits = self.tr("A size in MB or GB")
         if parameter.kind == "rate":
             limits = self.tr("Above {low:,}, at most {high:,}")
         field.setToolTip(limits.format(low=parameter.low, high=parameter.high))
@@ -197,7 +199,7 @@ class ParameterRow(QWidget):
             self._problem.set_text(str(error), "bad")
             self._reset.setVisible(True)
             return
-        self._field.setText(parameters.shown(value))
+        self._field.setText(parameters.shown(self._parameter, value))
 
     def _refusal(self, value: Any) -> BitwrightError | None:
         try:
@@ -216,7 +218,7 @@ class ParameterRow(QWidget):
     def _restore(self) -> None:
         self._problem.set_text("", "bad")
         if self._field is not None:
-            self._field.setText(parameters.shown(self._value))
+            self._field.setText(parameters.shown(self._parameter, self._value))
         self._reset.setVisible(self.changed)
 
 

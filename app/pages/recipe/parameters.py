@@ -10,11 +10,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any, Literal
 
+from core.allocation.request import parse_size
+from core.errors import BadInput
 from core.recipes import FOR_ROUNDING, Recipe
 from core.spec import JobSpec
-from core.wording import figure
+from core.wording import exact_bytes, figure
 
-Kind = Literal["whole", "rate", "switch", "choice"]
+Kind = Literal["whole", "rate", "switch", "choice", "size"]
 _THOUSANDS = re.compile(r"\d{1,3}([, \u00a0\u202f]\d{3})+", re.ASCII)
 
 
@@ -25,7 +27,8 @@ class Parameter:
     Attributes:
         key: the field of `Recipe`; of the choices and of `JobSpec` if `of_job`.
         label, unit, explanation: texts of the row; the explanation is one line.
-        kind: an integer, a rate (a number or empty for automatic), a boolean, or one of `choices`.
+        kind: an integer, a rate (a number or empty for automatic), a boolean, one of `choices`, or a number of bytes
+            (empty for automatic).
         low, high: the range of a number.
         choices: values and their texts.
     """
@@ -69,6 +72,8 @@ PARAMETERS = (
               "Random seed for the order of the calibration samples.", 0, 2**63 - 1, of_job=True),
     Parameter("low_memory", "Low memory", "", "switch",
               "Stores activations on disk, one sample at a time: slower, but needs far less memory.", of_job=True),
+    Parameter("memory", "Memory limit", "", "size",
+              "Memory that the run may need at most, such as 8 GB. Empty: decided from the free memory.", of_job=True),
     Parameter("compile", "torch.compile", "", "switch",
               "Compiles each block with torch.compile; faster for long runs. Needs a C++ compiler on a CPU.",
               of_job=True),
@@ -97,6 +102,11 @@ def default_of(parameter: Parameter, base: Recipe) -> Any:
 def parse(parameter: Parameter, text: str) -> Any:
     """Return the value of `text`. Text that is not a number is returned unchanged, and `check` rejects it."""
     text = text.strip()
+    if parameter.kind == "size":
+        try:
+            return parse_size(text) if text else None
+        except BadInput:
+            return text
     if parameter.kind == "rate":
         if not text and parameter.key in ("lr", "minmax_lr"):
             return None
@@ -121,10 +131,12 @@ def check(parameter: Parameter, recipe: Recipe, value: Any) -> None:
         replace(recipe, **{parameter.key: value})
 
 
-def shown(value: Any) -> str:
+def shown(parameter: Parameter, value: Any) -> str:
     """Return the text of a value in the field, which `parse` reads."""
     if value is None:
         return ""
+    if parameter.kind == "size":
+        return exact_bytes(value)
     return f"{value:g}" if isinstance(value, float) and float(f"{value:g}") == value else str(value)
 
 
@@ -134,7 +146,7 @@ def spoken(parameter: Parameter, value: Any) -> str:
         return dict(parameter.choices)[value]
     if isinstance(value, bool):
         return "on" if value else "off"
-    return "automatic" if value is None else shown(value)
+    return "automatic" if value is None else shown(parameter, value)
 
 
 def automatic(parameter: Parameter, recipe: Recipe) -> str:

@@ -15,11 +15,14 @@ class Adam:
 
     Args:
         like: the tensor, whose shape and device the averages have.
+
+    Attributes:
+        mean, square: the averages.
     """
 
     def __init__(self, like: Tensor) -> None:
-        self._mean = torch.zeros_like(like)
-        self._square = torch.zeros_like(like)
+        self.mean = torch.zeros_like(like)
+        self.square = torch.zeros_like(like)
         self._steps = 0
 
     @torch.no_grad()
@@ -31,7 +34,7 @@ class Adam:
             rate: learning rate, which is the size of the first step.
         """
         self._steps += 1
-        self._mean.lerp_(gradient, 1 - _MEAN)
-        self._square.mul_(_SQUARE).addcmul_(gradient, gradient, value=1 - _SQUARE)
-        root = (self._square / (1 - _SQUARE**self._steps)).sqrt_().add_(_SMALL)
-        value.addcdiv_(self._mean, root, value=-rate / (1 - _MEAN**self._steps))
+        self.mean.lerp_(gradient, 1 - _MEAN)
+        self.square.mul_(_SQUARE).addcmul_(gradient, gradient, value=1 - _SQUARE)
+        root = (self.square / (1 - _SQUARE**self._steps)).sqrt_().add_(_SMALL)
+        value.addcdiv_(self.mean, root, value=-rate / (1 - _MEAN**self._steps))

@@ -6,57 +6,55 @@ run.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-import psutil
 import torch
 from torch import Tensor, nn
 
 from core.formats.stored import StoredLayer
+from core.inference.memory import drop_pages
 from core.model.tree import LayerPlan
 from core.quant.activations import Activations
 from core.quant.latent_grid import LatentGrid
 from core.quant.level_grid import LevelGrid
 from core.quant.parameter_grid import GridRows, ParameterGrid, RowPlaces, layers_of
 
-_SHARE = 4
-"""Levels are kept in memory if they need at most one part in this number of the free memory."""
-
 
 @dataclass(frozen=True)
 class Storage:
-    """The place of the levels of all kept blocks, and of their inputs during a step.
+    """The place of all kept blocks with the state of their scales, and of their inputs during a step.
 
     Attributes:
         folder: of memory-mapped files; None for memory.
+        mapped: addresses of the tensors in files.
     """
 
     folder: Path | None = None
+    mapped: set[int] = field(default_factory=set)
 
     def store(self, value: Tensor, name: str) -> Tensor:
-        """Return a copy of a tensor in a file, or the same tensor if the storage is in memory.
+        """Return a copy of a tensor in a file, or the same tensor if it stays in memory.
+
+        Tensors of a device with its own memory stay there.
 
         Args:
             name: of the file.
         """
-        if self.folder is None:
+        if self.folder is None or value.device.type != "cpu" or not value.numel():
             return value
         stored = Activations(value.shape, value.dtype, self.folder / f"{name}.cache").data
         stored.copy_(value)
+        self.mapped.add(stored.data_ptr())
+        drop_pages(stored)
         return stored
 
-
-def block_storage(plans: Sequence[LayerPlan], folder: Path, spill: bool) -> Storage:
-    """Return the storage for the blocks of a run.
-
-    Args:
-        folder: for files.
-        spill: use files in any case.
-    """
-    nbytes = sum(item.linear.in_features * item.linear.out_features for item in plans if item.scheme.quantized)
-    return Storage(folder if spill or nbytes * _SHARE > psutil.virtual_memory().available else None)
+    def release(self, values: Iterable[Tensor]) -> None:
+        """Free the resident memory of tensors in files until they are used again."""
+        for value in values:
+            if value.data_ptr() in self.mapped:
+                drop_pages(value)
 
 
 @dataclass(frozen=True)
@@ -148,8 +146,23 @@ def keep_block(
         grid = layer.grid.settled() if isinstance(layer.grid, LatentGrid) else layer.grid
         same = kept.setdefault(name, [])
         if isinstance(grid, LevelGrid):
-            levels = storage.store(grid.start.levels.cpu(), f"{name}-{len(same)}")
-            same.append(KeptGrid(layer.places, layer.rows, replace(grid, start=replace(grid.start, levels=levels))))
+            same.append(KeptGrid(layer.places, layer.rows, _stored(grid, f"{name}-{len(same)}", storage)))
         else:
             same.append(KeptGrid(layer.places, layer.rows, grid.freeze("rows")))
     return KeptBlock(plans, kept)
+
+
+def _stored(grid: LevelGrid, name: str, storage: Storage) -> LevelGrid:
+    """Return a grid whose tensors are in the storage."""
+    start = grid.start
+
+    def put(value: Tensor, what: str) -> Tensor:
+        return storage.store(value, f"{name}-{what}")
+
+    kept = replace(
+        start,
+        levels=put(start.levels.cpu(), "levels"),
+        scale=put(start.scale, "start"),
+        zero=put(start.zero, "zero"),
+    )
+    return LevelGrid(kept, put(grid.factor, "factor"), put(grid.scale, "scale"))

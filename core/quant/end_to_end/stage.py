@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from core.control import Control, check_stop
-from core.estimation.costs import samples_per_step
+from core.estimation.run_bytes import samples_per_step
 from core.formats.stored import FormatPlan, StoredLayer
 from core.model.block_runner import BlockChain
 from core.model.tree import LayerPlan
@@ -27,8 +27,9 @@ from core.quant.end_to_end.adam import Adam
 from core.quant.end_to_end.heads import Heads, open_heads
 from core.quant.end_to_end.kept_blocks import KeptBlock
 from core.quant.end_to_end.norms import learned_norms
-from core.quant.end_to_end.student import LearnedScales, Student, StudentBlock, fits_into_memory
+from core.quant.end_to_end.student import LearnedScales, Student, StudentBlock
 from core.quant.grid_groups import grid_scheme, has_start
+from core.quant.level_grid import LevelGrid
 from core.quant.sample_activations import SampleActivations
 from core.spec import JobSpec
 
@@ -119,13 +120,13 @@ def learn(
     skeleton, device = job.skeleton, job.resolved.torch_device
     blocks = [_block(job, number, block, formats) for number, block in enumerate(kept)]
     outside = learned_norms(skeleton, "", formats, device)
-    student = Student(job, blocks, fits_into_memory(job))
+    student = Student(job, blocks, job.resolved.resident)
     norms = [*outside, *(norm for block in blocks for norm in block.norms)]
     with open_heads(job, head, outside, student.resident) as heads:
         lesson = _Lesson(student, heads, calibration)
         unseen_before = _mean_divergence(job, heads, heldout)
         before = lesson.judge()
-        start = [scales.grid.state() for scales in _scales(blocks)]
+        start = [_stored_state(job, scales, number) for number, scales in enumerate(_scales(blocks))]
         begun = time.monotonic()
         lesson.run(on_step, control)
         seconds = time.monotonic() - begun
@@ -214,8 +215,8 @@ def _block(job: BlockJob, number: int, kept: KeptBlock, formats: Sequence[Format
     scales: dict[str, list[LearnedScales]] = {}
     for name in kept.grids:
         found = [
-            LearnedScales(grid, torch.zeros_like(grid.scale), Adam(grid.scale), _SCALE_RATE[one.bits])
-            for one, grid in kept.learned(name)
+            _learned_scales(job, grid, f"{name}-{place}", _SCALE_RATE[one.bits])
+            for place, (one, grid) in enumerate(kept.learned(name))
         ]
         if found:
             scales[name] = found
@@ -223,6 +224,22 @@ def _block(job: BlockJob, number: int, kept: KeptBlock, formats: Sequence[Format
     path, device = f"{job.skeleton.stack}.{number}", job.resolved.torch_device
     norms = learned_norms(job.skeleton, path, formats, device) if scales else []
     return StudentBlock(kept, scales, norms, _NORM_SHARE * rate)
+
+
+def _learned_scales(job: BlockJob, grid: LevelGrid, name: str, rate: float) -> LearnedScales:
+    """Return the scales of a grid with a new optimizer, in the storage of the run."""
+    assert job.keep is not None
+    adam = Adam(grid.scale)
+    adam.mean, adam.square = (job.keep.store(value, f"{name}-adam") for value in (adam.mean, adam.square))
+    return LearnedScales(grid, job.keep.store(torch.zeros_like(grid.scale), f"{name}-slopes"), adam, rate)
+
+
+def _stored_state(job: BlockJob, scales: LearnedScales, number: int) -> tuple[Tensor, ...]:
+    """Return a copy of the state of a grid, in the storage of the run."""
+    assert job.keep is not None
+    state = tuple(job.keep.store(value, f"begin-{number}") for value in scales.grid.state())
+    job.keep.release(scales.tensors())
+    return state
 
 
 def _scales(blocks: Sequence[StudentBlock]) -> Iterator[LearnedScales]:

@@ -11,7 +11,6 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
-import psutil
 import torch
 from torch import Tensor, nn
 
@@ -19,12 +18,9 @@ from core.inference.memory import give_back_memory
 from core.model.block_runner import BlockCall, first_inputs
 from core.quant.blocks import BlockJob, forward, precision
 from core.quant.end_to_end.adam import Adam
-from core.quant.end_to_end.kept_blocks import KeptBlock
+from core.quant.end_to_end.kept_blocks import KeptBlock, Storage
 from core.quant.end_to_end.norms import LearnedNorm
 from core.quant.level_grid import LevelGrid
-
-_SHARE = 4
-"""All blocks stay loaded if their weights need at most one part in four of the free memory."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +37,12 @@ class LearnedScales:
     slopes: Tensor
     adam: Adam
     rate: float
+
+    def tensors(self) -> Iterator[Tensor]:
+        """Yield all tensors."""
+        start = self.grid.start
+        yield from (start.levels, start.scale, start.zero, self.grid.factor, self.grid.scale)
+        yield from (self.slopes, self.adam.mean, self.adam.square)
 
     def step(self, share: float) -> None:
         """Update the scales, and clear the gradients.
@@ -139,9 +141,12 @@ class Student:
 
     def _kept(self, number: int, states: list[Tensor]) -> list[Tensor]:
         """Return the inputs of a block in the storage of the run, for the backward pass."""
-        storage = self.job.keep
-        assert storage is not None
-        return [storage.store(state, f"inputs-{number}-{part}") for part, state in enumerate(states)]
+        return [self._storage.store(state, f"inputs-{number}-{part}") for part, state in enumerate(states)]
+
+    @property
+    def _storage(self) -> Storage:
+        assert self.job.keep is not None
+        return self.job.keep
 
     def unload(self) -> None:
         """Free the memory of all loaded blocks."""
@@ -170,6 +175,8 @@ class Student:
         try:
             yield skeleton.model.get_submodule(path)
         finally:
+            scales = (learned for same in self.blocks[number].scales.values() for learned in same)
+            self._storage.release(tensor for learned in scales for tensor in learned.tensors())
             if not self.resident:
                 skeleton.unload(path)
                 self._loaded.discard(number)
@@ -235,20 +242,3 @@ def _collector(block: StudentBlock, name: str) -> Callable[[Tensor], None]:
             scales.slopes.add_(kept.slopes(gradient))
 
     return hook
-
-
-def fits_into_memory(job: BlockJob) -> bool:
-    """Return whether the weights of all blocks and two heads, in the dtype of the products, may stay in memory."""
-    skeleton = job.skeleton
-    inside = (shape for name, shape in skeleton.shapes.items() if name.startswith(f"{skeleton.stack}."))
-    embedding = skeleton.tree.tensors[f"{skeleton.tree.embedding}.weight"]
-    weights = sum(torch.Size(shape).numel() for shape in inside) + 2 * embedding.numel
-    nbytes = job.resolved.compute_dtype.itemsize * weights
-    return nbytes * _SHARE <= free_memory(job.resolved.torch_device)
-
-
-def free_memory(device: torch.device) -> int:
-    """Return the free bytes of the memory in which a device computes."""
-    if device.type == "cuda":
-        return int(torch.cuda.mem_get_info(device)[0])
-    return int(psutil.virtual_memory().available)

@@ -9,7 +9,7 @@ from torch import Tensor
 from core.quant.kernels import in_parts
 from core.quant.start import kernels
 from core.quant.start.least_squares import DAMPING
-from core.quant.start.levels import Levels, damped
+from core.quant.start.levels import Levels, damping, row_chunks
 
 _BLOCK = 96
 """Columns whose slopes are computed by one matrix product."""
@@ -23,14 +23,16 @@ def descend(weight: Tensor, found: Levels, gram: Tensor) -> Levels:
         weight: float32 [out, in].
         gram: float32 [in, in], sum or mean of the products of the inputs.
     """
-    gram = damped(gram, DAMPING)
     levels = found.levels.clone()
-    residual = weight - found.values()
+    residual = torch.empty_like(weight)
+    for rows in row_chunks(len(weight), weight.shape[1]):
+        torch.sub(weight[rows], found.values(rows), out=residual[rows])
     top, width = found.scheme.levels - 1, weight.shape[1]
-    for begin in range(0, width, _BLOCK):
-        end = min(width, begin + _BLOCK)
-        slopes = residual @ gram[:, begin:end]
-        _sweep(levels, slopes, residual, found, gram, top, begin, end)
+    with damping(gram, DAMPING):
+        for begin in range(0, width, _BLOCK):
+            end = min(width, begin + _BLOCK)
+            slopes = residual @ gram[:, begin:end]
+            _sweep(levels, slopes, residual, found, gram, top, begin, end)
     return Levels(found.scheme, levels, found.scale, found.zero)
 
 

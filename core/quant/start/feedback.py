@@ -16,7 +16,8 @@ from torch import Tensor
 from core.errors import BitwrightError
 from core.quant.kernels import in_parts
 from core.quant.start import kernels
-from core.quant.start.levels import Levels, damped
+from core.quant.start.inverse_factor import invert_and_factor
+from core.quant.start.levels import Levels, damped_diagonal, row_chunks
 
 DAMPING = 0.01
 """Share of the mean diagonal that is added to the diagonal of the Gram matrix."""
@@ -49,7 +50,15 @@ def error_factors(gram: Tensor) -> ErrorFactors:
         BitwrightError: the Gram matrix has values that are not finite.
     """
     order = gram.diagonal().argsort(descending=True, stable=True)
-    return ErrorFactors(order, _inverse_factor(gram[order][:, order]))
+    share, upper = DAMPING, torch.empty_like(gram)
+    for _ in range(_TRIES):
+        for rows in row_chunks(len(gram), len(gram)):
+            upper[rows] = gram[order[rows]][:, order]
+        upper.diagonal().copy_(damped_diagonal(gram, share)[order])
+        if invert_and_factor(upper):
+            return ErrorFactors(order, upper)
+        share *= 10
+    raise BitwrightError("The inputs of a layer are not finite numbers.", "Check the model with `bitwright eval`.")
 
 
 @torch.no_grad()
@@ -105,20 +114,3 @@ def _round_block(
         error = (work[:, c] - (level - zero) * scale) / upper[c, c]
         errors[:, c - begin] = error
         work[:, c + 1 : end].addr_(error, upper[c, c + 1 : end], alpha=-1)
-
-
-def _inverse_factor(gram: Tensor) -> Tensor:
-    """Return the upper Cholesky factor of the inverse of a damped Gram matrix.
-
-    Raises:
-        BitwrightError: the Gram matrix has values that are not finite.
-    """
-    share = DAMPING
-    for _ in range(_TRIES):
-        lower, failed = torch.linalg.cholesky_ex(damped(gram, share))
-        if not failed and bool(lower.isfinite().all()):
-            upper, failed = torch.linalg.cholesky_ex(torch.cholesky_inverse(lower), upper=True)
-            if not failed and bool(upper.isfinite().all()):
-                return upper.contiguous()
-        share *= 10
-    raise BitwrightError("The inputs of a layer are not finite numbers.", "Check the model with `bitwright eval`.")

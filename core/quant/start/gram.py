@@ -13,6 +13,9 @@ from torch import Tensor
 
 from core.quant.products import Product, ProductObserver
 
+GramKey = tuple[int, int]
+"""Identity of the parameter for which a matrix is summed, and the expert."""
+
 
 class GramMatrices:
     """Sums of the products of the inputs of parameters, by expert.
@@ -25,8 +28,8 @@ class GramMatrices:
     def __init__(self, experts: Mapping[Tensor, int], wanted: Mapping[Tensor, Collection[int]] | None = None) -> None:
         self._experts = dict(experts)
         self._wanted = {parameter: range(count) for parameter, count in experts.items()} if wanted is None else wanted
-        self._sums: dict[Tensor, dict[int, Tensor]] = {}
-        self._counts: dict[tuple[Tensor, int], int] = {}
+        self._sums: dict[GramKey, Tensor] = {}
+        self._counts: dict[GramKey, int] = {}
         self._leaders: dict[Tensor, Tensor] = {}
         self._last: tuple[Tensor, Tensor] | None = None
 
@@ -37,21 +40,24 @@ class GramMatrices:
             yield
         self._last = None
 
-    def of(self, parameter: Tensor, expert: int = 0) -> Tensor:
-        """Return the mean of x^T x over the inputs x of a parameter, float32 [in, in].
+    def of(self, parameter: Tensor, expert: int = 0) -> Tensor | None:
+        """Return the mean of x^T x over the inputs x of a parameter, float32 [in, in]; None without inputs.
 
-        An expert without inputs has the mean of those that were recorded; a parameter without inputs, the identity.
+        The result is not a copy. No inputs can be recorded after the first call.
         """
-        leader = self._leaders.get(parameter)
-        if leader is None or leader not in self._sums:
-            return torch.eye(parameter.shape[-1], device=parameter.device)
-        sums = self._sums[leader]
-        if expert in sums:
-            return sums[expert] / self._counts[leader, expert]
-        total = torch.zeros_like(next(iter(sums.values())))
-        for matrix in sums.values():
-            total += matrix
-        return total / sum(self._counts[leader, number] for number in sums)
+        key = self.key(parameter, expert)
+        found = self._sums.get(key)
+        if found is not None and key in self._counts:
+            found /= self._counts.pop(key)
+        return found
+
+    def key(self, parameter: Tensor, expert: int = 0) -> GramKey:
+        """Return the key of the matrix of a parameter, which is that of others with the same inputs."""
+        return id(self._leaders.get(parameter, parameter)), expert
+
+    def release(self, key: GramKey) -> None:
+        """Free a matrix."""
+        self._sums.pop(key, None)
 
     def _record(self, product: Product) -> None:
         parameter, inputs = product.parameter, product.inputs.detach()
@@ -74,12 +80,11 @@ class GramMatrices:
     def _add(self, parameter: Tensor, expert: int, rows: Tensor) -> None:
         if expert not in self._wanted[parameter]:
             return
-        rows, width = rows.float(), rows.shape[-1]
-        sums = self._sums.setdefault(parameter, {})
-        if expert not in sums:
-            sums[expert] = torch.zeros(width, width, device=rows.device)
-        sums[expert].addmm_(rows.T, rows)
-        self._counts[parameter, expert] = self._counts.get((parameter, expert), 0) + len(rows)
+        rows, width, key = rows.float(), rows.shape[-1], (id(parameter), expert)
+        if key not in self._sums:
+            self._sums[key] = torch.zeros(width, width, device=rows.device)
+        self._sums[key].addmm_(rows.T, rows)
+        self._counts[key] = self._counts.get(key, 0) + len(rows)
 
 
 def _same(one: Tensor, other: Tensor) -> bool:

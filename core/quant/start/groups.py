@@ -9,12 +9,15 @@ from itertools import groupby
 import torch
 from torch import Tensor
 
+from core.control import ShouldStop, check_stop
+from core.estimation.memory_plan import STARTED_WEIGHTS
 from core.quant.grid import new_grid
 from core.quant.grid_groups import RowGroup
 from core.quant.parameter_grid import GridRows, RowPlaces
+from core.quant.start.feedback import ErrorFactors, error_factors
 from core.quant.start.gram import GramMatrices
 from core.quant.start.layer import start_layer
-from core.quant.start.levels import Levels, joined_levels, row_errors
+from core.quant.start.levels import Levels, joined_levels, row_chunks, row_errors
 from core.schemes import LayerScheme
 
 
@@ -50,9 +53,12 @@ def start_groups(
     scheme_of: Callable[[RowGroup], LayerScheme],
     min_zero: int,
     budget: int,
+    should_stop: ShouldStop,
     on_layer: Callable[[LayerErrors], None],
 ) -> list[Levels]:
     """Return the levels of each group.
+
+    Besides the Gram matrices, the error factors of one of them are in memory, which are as large.
 
     Args:
         originals: parameters in the dtype of the checkpoint, by name.
@@ -62,6 +68,9 @@ def start_groups(
         min_zero: smallest zero point that the output format can store.
         budget: bytes of Gram matrices that may be in memory at the same time; one always may.
         on_layer: receives the errors of the rows of a layer in one parameter, as soon as their start is found.
+
+    Raises:
+        Cancelled: a stop was requested.
     """
     found: list[list[Levels]] = [[] for _ in groups]
     parts = [
@@ -79,39 +88,68 @@ def start_groups(
         )
         with grams.recording():
             observe()
-        for part in some:
-            original = originals[part.parameter]
-            places = RowPlaces(tuple(original.shape), [rows.place for rows in part.rows])
+        keys = [grams.key(working[part.parameter], part.expert) for part in some]
+        factors: ErrorFactors | None = None
+        for number, part in enumerate(some):
             gram = grams.of(working[part.parameter], part.expert)
-            weight = places.read(original).float().contiguous()
-            scheme = scheme_of(groups[part.group])
-            start = start_layer(weight, scheme, gram, min_zero)
-            found[part.group].append(start.levels)
-            for errors in _layer_errors(part, weight, start.errors, scheme, gram, min_zero):
-                on_layer(errors)
+            if gram is None:  # an expert whose tokens the quantized model routes to others
+                width, device = part.rows[0].item.linear.in_features, working[part.parameter].device
+                gram = torch.eye(width, device=device)
+            factors = factors or error_factors(gram)
+            places = RowPlaces(tuple(originals[part.parameter].shape), [rows.place for rows in part.rows])
+            weight, scheme = places.read(originals[part.parameter]), scheme_of(groups[part.group])
+            errors: list[Tensor] = []
+            for levels, some_errors in _start_rows(weight, scheme, gram, min_zero, factors, should_stop):
+                found[part.group].append(levels)
+                errors.append(some_errors)
+            for layer in _layer_errors(part, torch.cat(errors, 1)):
+                on_layer(layer)
+            if number + 1 == len(some) or keys[number + 1] != keys[number]:
+                factors = None
+            if keys[number] not in keys[number + 1 :]:
+                grams.release(keys[number])
+            del gram
     return [joined_levels(levels) for levels in found]
 
 
 @torch.no_grad()
-def _layer_errors(
-    part: _Part, weight: Tensor, errors: Tensor, scheme: LayerScheme, gram: Tensor, min_zero: int
-) -> Iterator[LayerErrors]:
-    """Yield the errors of each layer in a part.
+def _start_rows(
+    weight: Tensor, scheme: LayerScheme, gram: Tensor, min_zero: int, factors: ErrorFactors, should_stop: ShouldStop
+) -> Iterator[tuple[Levels, Tensor]]:
+    """Yield the levels of the rows of a weight [out, in], some rows at a time.
 
-    Args:
-        errors: squared errors of the outputs with the start, float64 [out].
+    With them, the squared errors of their outputs with plain rounding, with the start, and with zeros, float64
+    [3, rows].
     """
+    for rows in row_chunks(len(weight), weight.shape[1], STARTED_WEIGHTS):
+        check_stop(should_stop)
+        values = weight[rows].float().contiguous()
+        start = start_layer(values, scheme, gram, min_zero, factors)
+        plain = _plain(values, scheme, min_zero)
+        zeros = row_errors(values, lambda some, values=values: torch.zeros_like(values[some]), gram)  # type: ignore[misc]
+        yield start.levels, torch.stack([row_errors(values, plain, gram), start.errors, zeros])
+
+
+def _plain(weight: Tensor, scheme: LayerScheme, min_zero: int) -> Callable[[slice], Tensor]:
+    """Return a function that returns the weights of plain rounding in some rows."""
 
     def plain(rows: slice) -> Tensor:
         rounded = torch.empty_like(weight[rows])
         new_grid(weight[rows], scheme, min_zero=min_zero).quantize_into(rounded)
         return rounded
 
-    squares = row_errors(weight, lambda rows: torch.zeros_like(weight[rows]), gram)
-    figures = torch.stack([row_errors(weight, plain, gram), errors, squares])
+    return plain
+
+
+def _layer_errors(part: _Part, errors: Tensor) -> Iterator[LayerErrors]:
+    """Yield the errors of each layer in a part.
+
+    Args:
+        errors: squared errors of the outputs with plain rounding, with the start and with zeros, float64 [3, out].
+    """
     first = part.rows[0].start
     for rows in part.rows:
-        before, after, total = figures[:, rows.start - first : rows.stop - first].sum(1).tolist()
+        before, after, total = errors[:, rows.start - first : rows.stop - first].sum(1).tolist()
         name = rows.item.linear.kind
         yield LayerErrors(name, before / total, after / total) if total > 0 else LayerErrors(name, 0.0, 0.0)
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from core.quant.grid import storable
 from core.quant.start.descent import descend
 from core.quant.start.feedback import ErrorFactors, error_factors, round_with_feedback
-from core.quant.start.least_squares import fit_scales
+from core.quant.start.least_squares import fit_scales, products
 from core.quant.start.levels import Levels, row_errors
 from core.quant.start.scale_search import search
 from core.schemes import LayerScheme
@@ -52,10 +52,11 @@ def start_layer(
     """
     searched = search(weight, scheme, gram.diagonal(), min_zero)
     found = round_with_feedback(weight, searched, factors or error_factors(gram))
+    aims = products(weight, gram)
     for _ in range(ROUNDS):
-        found = _storable(fit_scales(weight, found, gram))
+        found = _storable(fit_scales(weight, found, gram, aims))
         found = descend(weight, found, gram)
-    found = _storable(fit_scales(weight, found, gram))
+    found = _storable(fit_scales(weight, found, gram, aims))
     errors, before = (row_errors(weight, some.values, gram) for some in (found, searched))
     return LayerStart(found, errors) if errors.sum() < before.sum() else LayerStart(searched, before)
 

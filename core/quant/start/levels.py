@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -55,16 +56,27 @@ def joined_levels(parts: list[Levels]) -> Levels:
     )
 
 
-def damped(gram: Tensor, share: float) -> Tensor:
-    """Return a copy of a Gram matrix [in, in] with a share of its mean diagonal added to the diagonal.
+@contextlib.contextmanager
+def damping(gram: Tensor, share: float) -> Iterator[None]:
+    """Add a share of the mean diagonal to the diagonal of a Gram matrix [in, in] for the duration of the context.
 
-    Inputs that were always zero get 1, so that the matrix is positive definite; their weights do not matter.
+    Inputs that were always zero get 1, so that the matrix is positive definite; their weights do not matter. The matrix
+    is changed in place, since a copy can take gigabytes.
     """
-    gram = gram.clone()
     diagonal = gram.diagonal()
+    before = diagonal.clone()
+    diagonal.copy_(damped_diagonal(gram, share))
+    try:
+        yield
+    finally:
+        diagonal.copy_(before)
+
+
+def damped_diagonal(gram: Tensor, share: float) -> Tensor:
+    """Return the diagonal [in] of a Gram matrix to which a share of its mean is added; see `damping`."""
+    diagonal = gram.diagonal().clone()
     diagonal.masked_fill_(diagonal == 0, 1.0)
-    diagonal.add_(share * diagonal.mean())
-    return gram
+    return diagonal.add_(share * diagonal.mean())
 
 
 def row_chunks(rows: int, floats_per_row: int, budget: int = 1 << 24) -> Iterator[slice]:

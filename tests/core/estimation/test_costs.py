@@ -11,7 +11,6 @@ from core.bitsmap import BitsMap, Rule
 from core.estimation.costs import (
     _START_OPERATIONS,
     Costs,
-    _scoring_set,
     cache_bytes,
     end_to_end_share,
     estimate,
@@ -19,6 +18,7 @@ from core.estimation.costs import (
     tokens_per_expert,
 )
 from core.estimation.preflight import read_tree
+from core.estimation.run_bytes import scoring_bytes
 from core.estimation.sizes import output_size
 from core.model.tree import ModelTree, resolve_schemes
 from core.recipes import Recipe
@@ -144,7 +144,7 @@ def test_a_large_vocabulary_is_counted_where_its_head_is_scored_or_quantized(tre
     head = BitsMap(layers=(Rule("lm_head", bits=8),))
     wide = replace(info, shape=(rows, 1024))
     large = replace(tree, tensors={**tree.tensors, info.name: wide})
-    scored = [_scoring_set(large, resolve_schemes(tree, bits_map)).high for bits_map in (BitsMap(), head)]
+    scored = [scoring_bytes(large, resolve_schemes(tree, bits_map)).high for bits_map in (BitsMap(), head)]
     assert scored[0] > 2 * rows * 1024
     assert scored[1] - scored[0] > 4 * rows * 1024
 

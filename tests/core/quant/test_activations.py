@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 
+import psutil
 import pytest
 import torch
 
@@ -26,6 +28,28 @@ def test_a_sixteen_bit_cache_reads_as_fp32() -> None:
     got = cache.read(slice(0, 1), torch.device("cpu"))
     assert got.dtype == torch.float32
     assert got[0, 0, 0] == 1.0
+
+
+@pytest.mark.parametrize("in_file", [False, True])
+def test_what_is_read_does_not_change_when_it_is_overwritten_in_a_file(tmp_path: Path, in_file: bool) -> None:
+    cache = Activations((2, 1024, 16), torch.float32, tmp_path / "cache" if in_file else None)
+    cache.write(slice(0, 2), torch.ones(2, 1024, 16))
+    before = cache.read(slice(0, 1), torch.device("cpu")).clone()
+    cache.write(slice(1, 2), torch.zeros(1, 1024, 16))
+    assert torch.equal(cache.read(slice(0, 1), torch.device("cpu")), before)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the pages of a file are only dropped there")
+def test_those_in_a_file_need_no_resident_memory(tmp_path: Path) -> None:
+    cache = Activations((64, 1 << 18), torch.float32, tmp_path / "cache")
+    value, process = torch.ones(1, 1 << 18), psutil.Process()
+    cache.write(slice(0, 1), value)
+    before = process.memory_info().rss
+    for number in range(64):
+        cache.write(slice(number, number + 1), value)
+        cache.read(slice(number, number + 1), torch.device("cpu"))
+    assert process.memory_info().rss - before < cache.data.nbytes // 4
+    assert bool((cache.data == 1).all())
 
 
 @pytest.mark.skipif(os.name != "posix", reason="only there can an open file lose its name")

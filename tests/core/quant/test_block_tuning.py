@@ -99,6 +99,15 @@ def test_accumulated_micro_batches_are_one_large_batch() -> None:
     assert same.float().mean() > 0.99
 
 
+@pytest.mark.parametrize("split", [2, 4])
+def test_a_batch_in_micro_batches_has_the_same_samples(split: int) -> None:
+    whole, parts = Bench(), Bench()
+    whole.tune(Tuning(6, 4, 2, 3))
+    parts.tune(Tuning(6, 4, 2, 3, split))
+    same = whole.grid.offset == parts.grid.offset
+    assert same.float().mean() > 0.99
+
+
 def test_the_same_seed_gives_the_same_bits() -> None:
     first, second = Bench(), Bench()
     first.tune(Tuning(20, 4, 1, 5))

@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from core import recipes
+from core.api.estimation import limit_of
 from core.bitsmap import BitsMap, Rule
 from core.cli import actions, main
 from core.files import write_json
@@ -28,7 +29,7 @@ def parsed(command: Command) -> JobSpec:
     found: list[JobSpec] = []
 
     def keep(_terminal: object, model: str, output: Path, options: dict[str, Any]) -> None:
-        found.append(from_options(model, output, **options))
+        found.append(from_options(model, output, **{**options, "memory": limit_of(options["memory"])}))
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(actions, "quantize", keep)
@@ -87,6 +88,7 @@ specs = st.builds(
     device=st.sampled_from(["auto", "cpu", "cuda:1", "xpu"]),
     seed=st.integers(0, 2**63 - 1),
     low_memory=st.booleans(),
+    memory=st.none() | st.integers(1, 2**50),
     compile=st.booleans(),
     name=st.sampled_from(["", "a night's run"]),
 )

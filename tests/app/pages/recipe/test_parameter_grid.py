@@ -16,7 +16,7 @@ from core import recipes
 from tests.app.find import find
 
 BASE = replace(recipes.load("autoround"), iters=40, samples=16, batch_size=2)
-JOB = {"seed": 42, "low_memory": False, "compile": False}
+JOB = {"seed": 42, "low_memory": False, "memory": None, "compile": False}
 
 
 @pytest.fixture

@@ -60,17 +60,21 @@ def test_the_choices_of_the_start_are_those_of_core() -> None:
 
 @pytest.mark.parametrize("parameter", PARAMETERS, ids=lambda parameter: parameter.key)
 def test_what_is_shown_is_read_back(parameter: Parameter) -> None:
-    if parameter.kind not in ("whole", "rate"):
+    if parameter.kind not in ("whole", "rate", "size"):
         return
     for name in recipes.NAMES:
         value = parameters.default_of(parameter, recipes.load(name))
-        assert parameters.parse(parameter, parameters.shown(value)) == value
+        assert parameters.parse(parameter, parameters.shown(parameter, value)) == value
 
 
 @pytest.mark.parametrize(
     ("key", "text", "value"),
     [
         ("iters", " 200 ", 200),
+        ("memory", "8 GB", 8_000_000_000),
+        ("memory", "512 MiB", 512 << 20),
+        ("memory", "", None),
+        ("memory", "much", "much"),
         ("samples", "2,048", 2048),
         ("samples", "2 048", 2048),
         ("iters", "-3", -3),

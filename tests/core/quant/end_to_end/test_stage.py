@@ -18,7 +18,7 @@ from core.errors import Cancelled
 from core.events import EndToEnd, Event, Log, Progress, Stage
 from core.formats.opened import open_checkpoint
 from core.inference.loader import load_model
-from core.quant import pipeline
+from core.quant import pipeline, prepare
 from core.quant.end_to_end import student
 from core.quant.end_to_end.adam import Adam
 from core.quant.end_to_end.kept_blocks import KeptBlock
@@ -99,9 +99,10 @@ def test_the_same_job_gives_the_same_bytes_in_memory_and_with_files(
 ) -> None:
     for name in ("one", "two"):
         run(end_to_end(model, tmp_path, output=name), tmp_path)
-    monkeypatch.setattr(student, "fits_into_memory", lambda job: False)
-    monkeypatch.setattr("core.quant.end_to_end.stage.fits_into_memory", lambda job: False)
-    monkeypatch.setattr("core.quant.end_to_end.kept_blocks._SHARE", 1 << 60)
+    whole = prepare.plan_memory
+    monkeypatch.setattr(
+        prepare, "plan_memory", lambda *sizes: replace(whole(*sizes), spill=True, resident=False, gram_bytes=1)
+    )
     run(end_to_end(model, tmp_path, output="three"), tmp_path)
     assert digests(tmp_path / "one") == digests(tmp_path / "two") == digests(tmp_path / "three")
     assert list((tmp_path / "job").iterdir()) == []

@@ -9,6 +9,7 @@ from typing import Any, cast
 import pytest
 import torch
 
+from core.control import never
 from core.events import BlockDone, BlockStarted, LayerStarted
 from core.formats.opened import open_checkpoint
 from core.inference.devices import DtypeProbe
@@ -81,13 +82,13 @@ def test_gram_matrices_that_do_not_fit_are_summed_in_several_passes(
     whole: Any = start_groups
 
     def start(*arguments: Any) -> Any:
-        *rest, observe, scheme_of, min_zero, _, on_layer = arguments
+        *rest, observe, scheme_of, min_zero, _, should_stop, on_layer = arguments
 
         def counted() -> None:
             seen.append(1)
             observe()
 
-        return whole(*rest, counted, scheme_of, min_zero, 1, on_layer)
+        return whole(*rest, counted, scheme_of, min_zero, 1, should_stop, on_layer)
 
     monkeypatch.setattr(blocks, "start_groups", start)
     run(spec_of(tmp_path / "model", tmp_path, start="gptq", output="two"), tmp_path)
@@ -124,7 +125,7 @@ def test_errors_of_layers_are_relative_to_the_squares_of_their_outputs(rows: tup
 
     group = RowGroup("w", tuple(numbered))
     levels, *_ = start_groups(
-        [group], {"w": weight}, {"w": parameter}, observe, lambda _: scheme, 0, 1 << 30, found.append
+        [group], {"w": weight}, {"w": parameter}, observe, lambda _: scheme, 0, 1 << 30, never, found.append
     )
     outputs = inputs @ weight[slice(*rows)].T
     plain = torch.empty_like(weight)
