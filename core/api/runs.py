@@ -66,8 +66,7 @@ def quantize(
             of the recipe; learn_integers and end_to_end only of one with the start gptq, lr of one that tunes integers.
         calibration: `builtin`, a Hub data set id, or a txt, jsonl or parquet file.
         formats: One format is written into `output` itself, several into `output/FORMAT`.
-        memory: Bytes of memory that the run may need at most, or a text such as `8GB`; decided from the free memory by
-            default.
+        memory: Most bytes of memory, or a text such as `8GB`; decided from the free memory by default.
         inline: Run in this process, which imports torch and which a crash ends, instead of in a child process.
         should_stop: True requests the end of the run.
 

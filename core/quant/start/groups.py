@@ -91,17 +91,12 @@ def start_groups(
         keys = [grams.key(working[part.parameter], part.expert) for part in some]
         factors: ErrorFactors | None = None
         for number, part in enumerate(some):
-            gram = grams.of(working[part.parameter], part.expert)
-            if gram is None:  # an expert whose tokens the quantized model routes to others
-                width, device = part.rows[0].item.linear.in_features, working[part.parameter].device
-                gram = torch.eye(width, device=device)
+            gram = _gram(grams, working[part.parameter], part)
             factors = factors or error_factors(gram)
             places = RowPlaces(tuple(originals[part.parameter].shape), [rows.place for rows in part.rows])
             weight, scheme = places.read(originals[part.parameter]), scheme_of(groups[part.group])
-            errors: list[Tensor] = []
-            for levels, some_errors in _start_rows(weight, scheme, gram, min_zero, factors, should_stop):
-                found[part.group].append(levels)
-                errors.append(some_errors)
+            levels, errors = zip(*_start_rows(weight, scheme, gram, min_zero, factors, should_stop), strict=True)
+            found[part.group] += levels
             for layer in _layer_errors(part, torch.cat(errors, 1)):
                 on_layer(layer)
             if number + 1 == len(some) or keys[number + 1] != keys[number]:
@@ -110,6 +105,14 @@ def start_groups(
                 grams.release(keys[number])
             del gram
     return [joined_levels(levels) for levels in found]
+
+
+def _gram(grams: GramMatrices, parameter: Tensor, part: _Part) -> Tensor:
+    """Return the Gram matrix of the inputs of a part."""
+    found = grams.of(parameter, part.expert)
+    if found is None:  # an expert whose tokens the quantized model routes to others
+        return torch.eye(part.rows[0].item.linear.in_features, device=parameter.device)
+    return found
 
 
 @torch.no_grad()
