@@ -47,7 +47,7 @@ def stages_text(recipe: Recipe) -> str:
     """Return the stages of a run with the recipe that change weights, in their order."""
     steps = f" ({recipe.iters:,} steps per block)"
     if recipe.start == "gptq":
-        stages = ["start without gradients"]
+        stages = ["GPTQ start"]
         tuned = "integers and scales" if recipe.learn_integers else "scales"
         stages += [f"{tuned}{steps}"] if recipe.iters else []
         stages += [f"end to end ({recipe.end_to_end:,} steps)"] if recipe.end_to_end else []

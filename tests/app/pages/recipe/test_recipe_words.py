@@ -18,16 +18,16 @@ MEASURED = Machine(throughput={"cpu": 1e11}, chosen="cpu")
 @pytest.mark.parametrize(
     ("recipe", "stages"),
     [
-        (Recipe(iters=0), "start without gradients"),
-        (Recipe(iters=50), "start without gradients, scales (50 steps per block)"),
+        (Recipe(iters=0), "GPTQ start"),
+        (Recipe(iters=50), "GPTQ start, scales (50 steps per block)"),
         (
             Recipe(iters=50, learn_integers=True),
-            "start without gradients, integers and scales (50 steps per block)",
+            "GPTQ start, integers and scales (50 steps per block)",
         ),
-        (Recipe(iters=0, end_to_end=1200), "start without gradients, end to end (1,200 steps)"),
+        (Recipe(iters=0, end_to_end=1200), "GPTQ start, end to end (1,200 steps)"),
         (
             Recipe(iters=50, end_to_end=60),
-            "start without gradients, scales (50 steps per block), end to end (60 steps)",
+            "GPTQ start, scales (50 steps per block), end to end (60 steps)",
         ),
         (Recipe(iters=0, start="range"), "rounding"),
         (Recipe(iters=0, start="search"), "search for scales, rounding"),
