@@ -81,6 +81,9 @@ def story(window: MainWindow, folder: Path) -> Iterator[Condition]:
     context.runs.start(context.draft.spec())
     yield lambda: _block(window) >= 4 and _steps(window) >= 20
     yield from shoot("run", "run")
+    if context.draft.choices.recipe.end_to_end:
+        yield lambda: _end_to_end_steps(window) >= 15
+        yield from shoot("end-to-end", "run")
     yield lambda: not context.runs.active
     yield from shoot("report", "run")
     window.do_primary()
@@ -175,6 +178,11 @@ def _steps(window: MainWindow) -> int:
     record = window.context.runs.record if window.context else None
     curve = record.curves.get(len(record.blocks)) if record is not None else None
     return len(curve.losses) if curve is not None else 0
+
+
+def _end_to_end_steps(window: MainWindow) -> int:
+    record = window.context.runs.record if window.context else None
+    return len(record.divergences.losses) if record is not None else 0
 
 
 def _block(window: MainWindow) -> int:
