@@ -5,10 +5,12 @@ Run manually on the folders that `small_models.py` writes:
     python3 packaging/bootstrap.py exec --extra test env PYTHONPATH=. \
         python tests/benchmarks/mixture_quality.py MODEL WORK
 
-Quantizes MODEL to 4 bits in groups of 64 and to 2 bits in groups of 32, symmetric, with three methods: round to nearest
-(rtn), rounding with searched scales (opt-rtn) and tuning (50 iterations with a learning rate of 1/50). Both programs
-use the same 64 samples of 256 tokens of the bundled calibration text and batches of 8. Both outputs are read by
-auto-round's reader for transformers and evaluated in float32 on the same windows of the bundled evaluation text.
+Quantizes MODEL to 4 bits in groups of 64 and to 2 bits in groups of 32, symmetric. Both programs round to nearest
+(rtn), round with searched scales (opt-rtn) and tune the rounding (signround: 50 iterations with a learning rate of
+1/50). Bitwright also makes its start without gradients (start), learns the scales of each block from there (scales: 50
+iterations), and then those of all blocks together (end-to-end: 50 steps). Both programs use the same 64 samples of 256
+tokens of the bundled calibration text and batches of 8. Both outputs are read by auto-round's reader for transformers
+and evaluated in float32 on the same windows of the bundled evaluation text.
 
 The loss increase is the mean difference to the original model's loss, token by token, in nats; its standard error is
 that of the paired difference. `kl` is the mean KL divergence from the original model's next-token distribution, in
@@ -38,10 +40,12 @@ from core.events import ignore_event
 from core.inference import evaluate
 from tests.benchmarks.measured_run import BIN, checkpoint_in, measured
 
-SAMPLES, SEQLEN, BATCH, ITERATIONS = 64, 256, 8, 50
+SAMPLES, SEQLEN, BATCH, ITERATIONS, END_TO_END = 64, 256, 8, 50, 50
 SCHEMES = {"w4g64": (4, 64), "w2g32": (2, 32)}
 PROGRAMS = ("bitwright", "auto-round")
-METHODS = ("rtn", "opt-rtn", "tuned")
+COMMON = ("rtn", "opt-rtn", "signround")
+"""Methods of both programs."""
+METHODS = (*COMMON, "start", "scales", "end-to-end")
 
 
 def write_samples(model: Path, path: Path) -> None:
@@ -65,16 +69,18 @@ def command(program: str, method: str, model: Path, samples: Path, scheme: str, 
     reader does not read as quantized: `in_proj_a` and `in_proj_b` of Gated DeltaNet.
     """
     bits, group_size = SCHEMES[scheme]
-    iterations = ITERATIONS if method == "tuned" else 0
+    iterations = ITERATIONS if method in ("signround", "scales", "end-to-end") else 0
     if program == "bitwright":
-        recipe = "autoround" if method == "tuned" else method
+        recipe = {"signround": "autoround", "rtn": "rtn", "opt-rtn": "opt-rtn"}.get(method, "gptq")
+        rate = ["--lr", str(1 / ITERATIONS)] if method == "signround" else []
+        together = ["--end-to-end", str(END_TO_END)] if method == "end-to-end" else []
         return [
             str(BIN / "bitwright"), "quantize", str(model), "--recipe", recipe, "--bits", str(bits), "--group-size",
-            str(group_size), "--iters", str(iterations), "--lr", str(1 / ITERATIONS), "--samples", str(SAMPLES),
+            str(group_size), "--iters", str(iterations), *rate, *together, "--samples", str(SAMPLES),
             "--seqlen", str(SEQLEN), "--batch-size", str(BATCH), "--calibration", str(samples), "--device", "cpu",
             "--output", str(output),
         ]  # fmt: skip
-    search = {"rtn": ["--disable_opt_rtn"], "opt-rtn": ["--enable_opt_rtn"], "tuned": []}[method]
+    search = {"rtn": ["--disable_opt_rtn"], "opt-rtn": ["--enable_opt_rtn"], "signround": []}[method]
     return [
         str(BIN / "auto-round"), "--model", str(model), "--bits", str(bits), "--group_size", str(group_size),
         "--iters", str(iterations), "--lr", str(1 / ITERATIONS), "--nsamples", str(SAMPLES), "--seqlen", str(SEQLEN),
@@ -155,13 +161,16 @@ def figures_of(folder: Path, path: Path, original: Path | None = None) -> dict[s
 
 
 def print_ratios(rows: list[dict[str, Any]]) -> None:
-    """Print the ratios of Bitwright's figures to those of its rounding and to auto-round's with the same method."""
+    """Print the ratios of Bitwright's figures to those of its SignRound and to auto-round's with the same method."""
     found = {(row["scheme"], row["method"], row["program"]): row for row in rows}
     print("\nRatios of Bitwright's figures; below 1 they are lower.")
     for (scheme, method, program), row in found.items():
         if program != "bitwright":
             continue
-        others = {"rtn": found.get((scheme, "rtn", program)), "auto-round": found.get((scheme, method, "auto-round"))}
+        others = {
+            "signround": found.get((scheme, "signround", program)),
+            "auto-round": found.get((scheme, method, "auto-round")),
+        }
         for name, other in others.items():
             if other is not None and other is not row:
                 ratios = [f"{key} {row[key] / other[key]:.3f}" for key in ("loss_increase", "kl")]
@@ -191,6 +200,8 @@ def main() -> None:
     print(json.dumps({"model": str(options.model), "perplexity": round(value, 3)}), flush=True)
     rows = []
     for scheme, method, program in product(options.schemes, options.methods, options.programs):
+        if program == "auto-round" and method not in COMMON:
+            continue
         name = f"{program}-{scheme}-{method}"
         output = options.work / name
         row: dict[str, Any] = {"program": program, "scheme": scheme, "method": method}
