@@ -44,7 +44,7 @@ def test_a_configuration_is_read_from_its_text_and_written_again() -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["light:w4g64", "both:light:w4g64", "ours:light:w4", "peer:quick:w4g64", "ours::w4g64"]
+    "text", ["light:w4g64", "both:light:w4g64", "ours:light:w4", "peer:quick:w4g64", "ours::w4g64", "gsq:light:w4g64"]
 )
 def test_other_texts_are_refused(text: str) -> None:
     with pytest.raises(ValueError, match=r"of the form|not a recipe"):
@@ -170,7 +170,7 @@ def test_the_curve_names_the_fastest_run_that_reaches_a_peer() -> None:
         run_row("ours", 0, 1.0, kl_mean=0.3, recipe="rtn"),
         run_row("peer", 0, 12.0),
     ]
-    assert "  KL of peer light r0: reached by light in 0.25 of its time." in results.curve_lines(rows)
+    assert "  KL of peer:light r0: reached by ours:light in 0.25 of its time." in results.curve_lines(rows)
     assert results.fastest_reaching(rows, 0.01) is None
 
 

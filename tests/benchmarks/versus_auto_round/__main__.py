@@ -1,4 +1,4 @@
-"""Comparison of Bitwright and auto-round at equal weights and texts: time, memory, size and distance from the original.
+"""Comparison of Bitwright, auto-round and GSQ at equal weights and texts: time, memory, size and accuracy.
 
 Run manually on an otherwise idle machine, from the root of the repository:
 
@@ -10,11 +10,15 @@ Run manually on an otherwise idle machine, from the root of the repository:
 texts and two evaluation texts. It runs the configurations in alternation, prints each run, and at the end the ratios
 with their spread. Each finished run and each evaluation is a line of WORK/results.jsonl, which a later call skips.
 A recipe of ours is one of the product's, or NAME for a file WORK/recipes/NAME.json. The peer's are light, default,
-best, alg_ext and best_alg_ext (with --enable_alg_ext), rtn and opt_rtn. --iters, --samples, --seqlen, --batch-size and
---lr apply to both sides and override their recipes; the repetitions differ in the seed. Settings are chosen with
-`--text choose` and reported with `--text report`, the default: the two halves of the bundled evaluation text.
+best, alg_ext and best_alg_ext (with --enable_alg_ext), rtn and opt_rtn. The third side is a small re-implementation of
+GSQ (`gsq.py`): gsq:gptq:w2g64 is its start, gsq:gsq:w2g64 the whole method, and gsq:gsq_e2e200:w2g64 has 200 of our
+end-to-end steps after it; the time of such a run is without that of GSQ if gsq:gsq ran before with the same settings.
+With --blocks, only these blocks are quantized, and the others stay in 16 bits on all sides. --iters, --samples,
+--seqlen and --batch-size apply to all sides and override their recipes, and so does --lr for ours and the peer's; the
+repetitions differ in the seed. Settings are chosen with `--text choose` and reported with `--text report`, the default:
+the two halves of the bundled evaluation text.
 
-Both outputs are read back to plain floats without either program's reader, and evaluated by transformers in float32.
+All outputs are read back to plain floats without the programs' readers, and evaluated by transformers in float32.
 Each output is evaluated on windows of 512 tokens; standard errors are those over windows. Peak memory is the sum of the
 resident memory of the process tree, in which pages shared by processes count more than once.
 """
@@ -35,8 +39,8 @@ from safetensors import safe_open
 from tests.benchmarks.measured_run import checkpoint_in, measured
 from tests.benchmarks.versus_auto_round import material
 from tests.benchmarks.versus_auto_round.configurations import (
-    PEER,
-    PEER_SCHEDULES,
+    GSQ,
+    OURS,
     Configuration,
     Paths,
     Settings,
@@ -45,6 +49,7 @@ from tests.benchmarks.versus_auto_round.configurations import (
     our_recipe,
     parse,
     run_name,
+    schedule,
     tokens_per_block,
 )
 from tests.benchmarks.versus_auto_round.results import (
@@ -120,8 +125,8 @@ def _texts(work: Path, label: str, model: Path, configuration: Configuration, se
     """Return the calibration texts, for as many tokens as the settings, or else the recipe, need."""
     from core import recipes
 
-    if configuration.side == PEER:
-        _, samples, seqlen, _ = PEER_SCHEDULES[configuration.recipe]
+    if configuration.side != OURS:
+        _, samples, seqlen, _ = schedule(configuration, settings)
     else:
         recipe = recipes.load(our_recipe(work / RECIPES, configuration.recipe))
         samples, seqlen = recipe.samples, recipe.seqlen
@@ -156,18 +161,25 @@ def measure_run(line: list[str], output: Path, configuration: Configuration, set
         "seconds": figures.seconds,
         "cpu_seconds": figures.cpu_seconds,
         "peak_bytes": figures.peak,
-        "output_bytes": sum(path.stat().st_size for path in folder.glob("*.safetensors")),
+        "output_bytes": 0 if _plain(folder) else sum(path.stat().st_size for path in folder.glob("*.safetensors")),
         "dtype": computed_dtype(configuration, folder),
     }
+
+
+def _plain(folder: Path) -> bool:
+    """Return whether a checkpoint has plain floats, as GSQ writes it here, so that its size tells nothing."""
+    return "quantization_config" not in json.loads((folder / "config.json").read_text(encoding="utf-8"))
 
 
 def computed_dtype(configuration: Configuration, folder: Path) -> str:
     """Return the dtype that a side computed in.
 
     Ours is in the report of the run. The peer's is that of the tensors it does not quantize, which it writes in the
-    dtype in which it tunes.
+    dtype in which it tunes. GSQ computes in float32.
     """
-    if configuration.side != PEER:
+    if configuration.side == GSQ:
+        return "float32"
+    if configuration.side == OURS:
         return str(json.loads((folder / "bitwright.json").read_text(encoding="utf-8"))["settings"]["dtype"])
     with safe_open(sorted(folder.glob("*.safetensors"))[-1], "pt") as file:
         norm = next(name for name in file.keys() if name.endswith("norm.weight"))  # noqa: SIM118 - no mapping

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from core.bitsmap import BitsMap, Rule
 from core.schemes import UNTOUCHED, LayerScheme
 from tests.benchmarks.measured_run import BIN
 
-OURS, PEER = "ours", "peer"
+OURS, PEER, GSQ = "ours", "peer", "gsq"
 PEER_RECIPES: dict[str, tuple[str, list[str]]] = {
     "light": ("auto-round-light", []),
     "default": ("auto-round", []),
@@ -28,7 +29,11 @@ PEER_SCHEDULES = {
     "rtn": (0, 1, 2048, 8), "opt_rtn": (0, 128, 2048, 8),
 }  # fmt: skip
 """Iterations, samples, tokens per sample and batch size of the peer's recipes (RECIPES in its cli/main.py)."""
-_FORM = re.compile(rf"({OURS}|{PEER}):([\w.-]+):w(\d)g(\d+)")
+GSQ_SCHEDULE = (640, 4096, 4096, 64)
+"""Iterations, samples, tokens per sample and batch size of GSQ's configuration files."""
+GSQ_MODULE = "tests.benchmarks.versus_auto_round.gsq"
+_GSQ_RECIPE = re.compile(r"(gptq|gsq)(?:_e2e(\d+))?")
+_FORM = re.compile(rf"({OURS}|{PEER}|{GSQ}):([\w.-]+):w(\d)g(\d+)")
 
 
 @dataclass(frozen=True)
@@ -106,10 +111,12 @@ def parse(text: str) -> Configuration:
     """
     found = _FORM.fullmatch(text)
     if not found:
-        raise ValueError(f"{text!r} is not of the form ours:RECIPE:w4g64 or peer:RECIPE:w4g64.")
+        raise ValueError(f"{text!r} is not of the form ours:RECIPE:w4g64, peer:RECIPE:w4g64 or gsq:RECIPE:w4g64.")
     side, recipe, bits, group_size = found.groups()
     if side == PEER and recipe not in PEER_RECIPES:
         raise ValueError(f"{recipe!r} is not a recipe of the peer. Use one of {', '.join(PEER_RECIPES)}.")
+    if side == GSQ and not _GSQ_RECIPE.fullmatch(recipe):
+        raise ValueError(f"{recipe!r} is not a recipe of GSQ. Use gptq, gsq, gptq_e2e200 or gsq_e2e200.")
     return Configuration(side, recipe, int(bits), int(group_size))
 
 
@@ -150,6 +157,8 @@ def command(configuration: Configuration, settings: Settings, paths: Paths, repe
         else:
             line += ["--bits", str(configuration.bits), "--group-size", str(configuration.group_size)]
         return [*line, "--seed", str(42 + repeat)]
+    if configuration.side == GSQ:
+        return _gsq_command(configuration, settings, paths, repeat)
     program, options = PEER_RECIPES[configuration.recipe]
     line = [str(paths.peer / "bin" / program), "--model", model, "--bits", str(configuration.bits)]
     line += ["--group_size", str(configuration.group_size), "--dataset", str(paths.texts), "--device", "cpu"]
@@ -160,6 +169,38 @@ def command(configuration: Configuration, settings: Settings, paths: Paths, repe
             ",".join(f"model.layers.{number}." for number in _kept_blocks(paths.model, settings)),
         ]
     return [*line, *_overrides(settings, "--nsamples", "_")]
+
+
+def _gsq_command(configuration: Configuration, settings: Settings, paths: Paths, repeat: int) -> list[str]:
+    method, steps = _gsq_parts(configuration)
+    iters, samples, seqlen, batch_size = schedule(configuration, settings)
+    line = [sys.executable, "-m", GSQ_MODULE, str(paths.model), str(paths.texts), str(paths.output)]
+    line += ["--bits", str(configuration.bits), "--group-size", str(configuration.group_size)]
+    line += ["--iters", str(iters if method == "gsq" else 0), "--samples", str(samples), "--seqlen", str(seqlen)]
+    line += ["--batch-size", str(batch_size), "--seed", str(42 + repeat)]
+    if settings.blocks:
+        line += ["--blocks", ",".join(map(str, settings.blocks))]
+    if steps:
+        levels = paths.output.with_name(paths.output.name.replace(configuration.recipe, method, 1))
+        line += ["--end-to-end", str(steps), "--levels", str(levels)]
+    return line
+
+
+def _gsq_parts(configuration: Configuration) -> tuple[str, int]:
+    """Return the method of a recipe of GSQ, gptq or gsq, and its end-to-end steps."""
+    found = _GSQ_RECIPE.fullmatch(configuration.recipe)
+    assert found
+    return found[1], int(found[2] or 0)
+
+
+def schedule(configuration: Configuration, settings: Settings) -> tuple[int, int, int, int]:
+    """Return iterations, samples, tokens per sample and batch size of a run of another side than ours."""
+    own = GSQ_SCHEDULE if configuration.side == GSQ else PEER_SCHEDULES[configuration.recipe]
+    given = (settings.iters, settings.samples, settings.seqlen, settings.batch_size)
+    iters, samples, seqlen, batch_size = (
+        known if value is None else value for value, known in zip(given, own, strict=True)
+    )
+    return iters, samples, seqlen, batch_size
 
 
 def _overrides(settings: Settings, samples: str, joint: str) -> list[str]:
@@ -179,15 +220,12 @@ def _kept_blocks(model: Path, settings: Settings) -> list[int]:
 def tokens_per_block(configuration: Configuration, settings: Settings, output: Path) -> int:
     """Return the number of tokens that pass through a block while it is tuned: iterations x batch x tokens per sample.
 
-    The values of a recipe of ours are those in the report beside `output`'s weights.
+    GSQ passes so many through the attention, and as many through the whole block. The values of a recipe of ours are
+    those in the report beside `output`'s weights.
     """
     if configuration.side == OURS:
         report = json.loads((output / "bitwright.json").read_text(encoding="utf-8"))
         recipe = report["settings"]["recipe"]
         return int(recipe["iters"] * recipe["batch_size"] * recipe["accumulate"] * recipe["seqlen"])
-    iters, _, seqlen, batch = PEER_SCHEDULES[configuration.recipe]
-    chosen = [
-        own if value is None else value
-        for value, own in ((settings.iters, iters), (settings.batch_size, batch), (settings.seqlen, seqlen))
-    ]
-    return chosen[0] * chosen[1] * chosen[2]
+    iters, _, seqlen, batch_size = schedule(configuration, settings)
+    return 0 if configuration.recipe.startswith("gptq") else iters * batch_size * seqlen

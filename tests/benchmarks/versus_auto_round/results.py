@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tests.benchmarks.versus_auto_round.configurations import OURS, PEER
+from tests.benchmarks.versus_auto_round.configurations import OURS
 
 Row = dict[str, Any]
 RATIOS = ("seconds", "cpu_seconds", "peak_bytes", "output_bytes", "perplexity", "kl_mean")
@@ -66,7 +66,7 @@ def setting_of(row: Row) -> tuple[Any, ...]:
 
 
 def ratios(rows: list[Row]) -> list[Row]:
-    """Return the figures of each recipe of ours relative to each of the peer's, at the same scheme and blocks.
+    """Return the figures of each recipe of ours relative to each of the other sides, at the same scheme and blocks.
 
     Runs are paired by their repetition. Each of RATIOS becomes the geometric mean of the pairs' ratios, with the
     smallest and the largest one. `kl_difference` is the mean difference of the KL divergence (ours minus theirs) and
@@ -77,11 +77,11 @@ def ratios(rows: list[Row]) -> list[Row]:
     for ours in rows:
         for theirs in rows:
             same = setting_of(ours) == setting_of(theirs) and ours["repeat"] == theirs["repeat"]
-            if (ours["side"], theirs["side"]) == (OURS, PEER) and same:
-                key = (setting_of(ours), ours["recipe"] + ours["settings"], theirs["recipe"] + theirs["settings"])
+            if ours["side"] == OURS != theirs["side"] and same:
+                key = (setting_of(ours), _label(ours), _label(theirs))
                 pairs.setdefault(key, []).append((ours, theirs))
-    for ((model, scheme, blocks), our_recipe, peer_recipe), matched in pairs.items():
-        row: Row = {"model": model, "scheme": scheme, "blocks": list(blocks), "ours": our_recipe, "peer": peer_recipe}
+    for ((model, scheme, blocks), our_label, their_label), matched in pairs.items():
+        row: Row = {"model": model, "scheme": scheme, "blocks": list(blocks), "ours": our_label, "theirs": their_label}
         row["pairs"] = len(matched)
         for figure in RATIOS:
             each = [ours[figure] / theirs[figure] for ours, theirs in matched if ours[figure] and theirs[figure]]
@@ -93,6 +93,10 @@ def ratios(rows: list[Row]) -> list[Row]:
         )
         found.append(row)
     return found
+
+
+def _label(row: Row) -> str:
+    return f"{row['side']}:{row['recipe']}{row['settings']}"
 
 
 def floor_name(model: str) -> str:
@@ -131,7 +135,7 @@ def ratio_lines(rows: list[Row]) -> list[str]:
     lines = []
     for row in rows:
         blocks = f", blocks {', '.join(map(str, row['blocks']))}" if row["blocks"] else ""
-        lines.append(f"{row['model']} {row['scheme']}{blocks}: ours {row['ours']} / peer {row['peer']}")
+        lines.append(f"{row['model']} {row['scheme']}{blocks}: {row['ours']} / {row['theirs']}")
         for key in RATIOS:
             if row[key]:
                 mean, low, high = row[key]
@@ -147,7 +151,7 @@ def _in_errors(difference: float, error: float) -> str:
 
 
 def curve_lines(rows: list[Row]) -> list[str]:
-    """Return the quality against the tokens per block and the time, and the time in which ours reaches each peer run.
+    """Return the quality against the tokens per block and the time, and the time in which ours reaches the other sides.
 
     Runs are sorted by side and tokens.
     """
@@ -164,20 +168,20 @@ def curve_lines(rows: list[Row]) -> list[str]:
         for line in table:
             first, *others = (cell.rjust(width) for cell, width in zip(line, widths, strict=True))
             lines.append("  " + "  ".join([first.strip().ljust(widths[0]), *others]))
-        for theirs in (row for row in chosen if row["side"] == PEER):
+        for theirs in (row for row in chosen if row["side"] != OURS):
             ours = fastest_reaching(chosen, theirs["kl_mean"])
-            label = f"{theirs['recipe']}{theirs['settings']} r{theirs['repeat']}"
+            label = f"{_label(theirs)} r{theirs['repeat']}"
             if ours is None:
-                lines.append(f"  No run of ours reaches the KL of peer {label}.")
+                lines.append(f"  No run of ours reaches the KL of {label}.")
             else:
-                by, share = f"{ours['recipe']}{ours['settings']}", ours["seconds"] / theirs["seconds"]
-                lines.append(f"  KL of peer {label}: reached by {by} in {share:.2f} of its time.")
+                share = ours["seconds"] / theirs["seconds"]
+                lines.append(f"  KL of {label}: reached by {_label(ours)} in {share:.2f} of its time.")
     return lines
 
 
 def _curve_cells(row: Row) -> tuple[str, ...]:
     return (
-        f"{row['side']}:{row['recipe']}{row['settings']} r{row['repeat']}",
+        f"{_label(row)} r{row['repeat']}",
         f"{row['tokens_per_block']:,}",
         f"{row['seconds']:.0f}",
         f"{row['cpu_seconds']:.0f}",
