@@ -23,6 +23,8 @@ LOGIT_RATE, SCALE_RATE, DECAY = 2e-4, 0.008, 1.0
 decay of the logits."""
 STEPS = 640
 """Steps of the authors: 10 passes over 4,096 samples in batches of 64."""
+ALONE_STEPS = 2000
+"""Steps of the authors for queries and keys."""
 LAST_RATE = 0.1
 """Learning rate after the last step relative to that of the first, along a cosine."""
 _MEAN, _MOMENTUM = 0.9, 0.95
@@ -204,7 +206,8 @@ def values_of(levels: Tensor, scale: Tensor) -> Tensor:
 def refine(weight: Tensor, relaxed: RelaxedWeight, gram: Tensor, steps: int) -> None:
     """Train a relaxed weight on the error of the layer's outputs under the Gram matrix of its inputs.
 
-    The authors train the queries and keys in this way, with constant learning rates.
+    The authors train the queries and keys in this way, with constant learning rates and ALONE_STEPS steps; with fewer
+    steps, the rates are higher.
 
     Args:
         weight: float32 [out, in].
@@ -214,4 +217,4 @@ def refine(weight: Tensor, relaxed: RelaxedWeight, gram: Tensor, steps: int) -> 
     for step in range(steps):
         error = relaxed.draw(step / max(1, steps - 1)).sub_(weight)
         relaxed.collect(error @ gram)
-        relaxed.step(1.0)
+        relaxed.step(ALONE_STEPS / steps)
