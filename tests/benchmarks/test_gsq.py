@@ -66,7 +66,7 @@ def test_gradients_of_a_sample_are_those_of_the_softmax(bits: int) -> None:
     likely = torch.softmax((logits * sharpness + table.draw(logits.shape)) / temperature, dim=0)
     candidates = torch.tensor(relaxed.candidates).view(-1, 1, 1)
     expected = gumbel.values_of(relaxed.base + (candidates * likely).sum(dim=0), scale)
-    (expected * weight).sum().backward()  # type: ignore[no-untyped-call]
+    (expected * weight).sum().backward()
     torch.testing.assert_close(drawn, expected.detach())
     assert logits.grad is not None
     torch.testing.assert_close(relaxed._gradients[0], logits.grad, rtol=1e-4, atol=1e-5 * float(logits.grad.max()))

@@ -174,7 +174,7 @@ def train(
             for name, weight in relaxed.items():
                 layers[name].weight.data.copy_(weight.draw(step / max(1, settings.iters - 1)))
                 layers[name].weight.requires_grad_(True)
-            (forward(states[index]) - targets[index]).square().mean().backward()  # type: ignore[no-untyped-call]
+            (forward(states[index]) - targets[index]).square().mean().backward()
             for name, weight in relaxed.items():
                 gradient = layers[name].weight.grad
                 assert gradient is not None
