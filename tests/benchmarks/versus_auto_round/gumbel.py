@@ -26,6 +26,9 @@ STEPS = 640
 """Steps of the authors: 10 passes over 4,096 samples in batches of 64."""
 ALONE_STEPS = 2000
 """Steps of the authors for queries and keys."""
+ALONE_RATE = 4.0
+"""Learning rates for queries and keys relative to those above: for the logits the authors' rate, as no sample of text
+disturbs the gradient."""
 LAST_RATE = 0.1
 """Learning rate after the last step relative to that of the first, along a cosine."""
 _MEAN, _MOMENTUM = 0.9, 0.95
@@ -218,4 +221,4 @@ def refine(weight: Tensor, relaxed: RelaxedWeight, gram: Tensor, steps: int) -> 
     for step in range(steps):
         error = relaxed.draw(step / max(1, steps - 1)).sub_(weight)
         relaxed.collect(error @ gram)
-        relaxed.step(ALONE_STEPS / steps)
+        relaxed.step(ALONE_RATE * ALONE_STEPS / steps)
