@@ -46,7 +46,7 @@ class Recipe:
 
     name: str = "default"
     purpose: str = ""
-    iters: int = 50
+    iters: int = 100
     lr: float | None = None
     minmax_lr: float | None = None
     samples: int = 128

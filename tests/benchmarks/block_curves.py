@@ -67,7 +67,7 @@ class Block:
     def outputs(self, inputs: Tensor) -> Tensor:
         """Return the outputs of many samples without gradients."""
         with torch.no_grad():
-            return torch.cat([self.run(part.float()).float() for part in inputs.split(8)])
+            return torch.cat([self.run(part.float()).float() for part in inputs.split(BATCH)])
 
 
 def load_block(work: Path, folder: Path, number: int) -> Block:

@@ -41,15 +41,17 @@ def test_own_recipes_start_without_gradients_and_cost_more_from_one_to_the_next(
     assert tuned[0] == 0
 
 
-def test_a_recipe_without_values_is_the_default_but_for_the_end_to_end_steps() -> None:
+def test_a_recipe_without_values_is_the_default_without_the_stages_that_need_a_start() -> None:
     default = recipes.load("default")
-    assert replace(Recipe(), purpose=default.purpose, end_to_end=default.end_to_end) == default
+    assert default.learn_integers and default.end_to_end
+    stages = {"learn_integers": True, "end_to_end": default.end_to_end}
+    assert replace(Recipe(), purpose=default.purpose, **stages) == default
 
 
 @pytest.mark.parametrize("values", [{"lr": 0.1}, {"low_bit_lr_scale": 2.0}])
 def test_settings_of_rounding_offsets_are_refused_after_a_start_that_fixes_the_integers(values: dict[str, Any]) -> None:
     with pytest.raises(BadInput, match="only the scales are tuned") as caught:
-        recipes.load("default", **values)
+        recipes.load("quick", **values)
     assert "--minmax-lr" in caught.value.hint
     assert recipes.load("autoround", **values) == replace(recipes.load("autoround"), **values)
     assert recipes.load("default", learn_integers=True, **values).start == "gptq"
@@ -75,7 +77,7 @@ def test_plain_rounding_has_no_steps() -> None:
 
 def test_overrides_replace_and_none_does_not() -> None:
     recipe = recipes.load("light", iters=10, samples=None)
-    assert (recipe.iters, recipe.samples) == (10, 100)
+    assert (recipe.iters, recipe.samples) == (10, 64)
 
 
 def test_the_range_rate_follows_the_rounding_rate_unless_given() -> None:

@@ -132,7 +132,7 @@ def test_another_recipe_replaces_what_was_refused(qtbot: QtBot, grid: ParameterG
 
 def test_a_rate_that_the_start_does_not_use_is_disabled_and_says_why(qtbot: QtBot, grid: ParameterGrid) -> None:
     write(qtbot, grid, "lr", "11")
-    started = recipes.load("default")
+    started = recipes.load("quick")
     grid.show_values(started, started, JOB)
     assert not field(grid, "lr").isEnabled()
     assert (field(grid, "lr").text(), problem(grid, "lr")) == ("", "")

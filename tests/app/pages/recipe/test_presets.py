@@ -21,7 +21,7 @@ def test_without_a_folder_there_are_none() -> None:
 def test_a_kept_recipe_is_found_again() -> None:
     kept = presets.save(replace(recipes.load("light"), iters=77), "my light")
     assert kept.name == "my light"
-    assert kept.purpose == "Your recipe: 77 steps, 100 x 256 tokens."
+    assert kept.purpose == "Your recipe: 77 steps, 64 x 512 tokens."
     assert presets.saved() == {"my light": kept}
     assert recipes.load(str(presets.path_of("my light"))) == kept
 
