@@ -130,6 +130,11 @@ def load(name: str, **overrides: Any) -> Recipe:
     return replace(recipe, **{key: value for key, value in overrides.items() if value is not None})
 
 
+def usual() -> Recipe:
+    """Return the recipe of a job for which none was selected."""
+    return load("default")
+
+
 def from_json(value: Any) -> Recipe:
     """A recipe from its JSON value."""
     known = {f.name for f in fields(Recipe)}

@@ -17,7 +17,7 @@ from core.formats.grids import named_mix
 from core.formats.names import FORMATS as FORMATS
 from core.formats.names import folder_name
 from core.model_id import absolute
-from core.recipes import Recipe
+from core.recipes import Recipe, usual
 
 _DEVICE = re.compile(r"auto|cpu|(cuda|xpu)(:[0-9]{1,3})?", re.ASCII)
 
@@ -42,7 +42,7 @@ class JobSpec:
 
     model: str
     output: str
-    recipe: Recipe = field(default_factory=Recipe)
+    recipe: Recipe = field(default_factory=usual)
     bits_map: BitsMap = field(default_factory=BitsMap)
     calibration: str = "builtin"
     formats: tuple[str, ...] = ("auto_round",)

@@ -32,7 +32,7 @@ from core.home import home
 from core.inference.machine import Machine
 from core.model.context import context_length
 from core.model.tree import LayerPlan, ModelTree
-from core.recipes import Recipe
+from core.recipes import Recipe, usual
 from core.schemes import BITS, LayerScheme
 from core.sensitivity.spec import DEFAULT, AnalysisSpec
 from core.sensitivity.table import SensitivityTable
@@ -55,7 +55,7 @@ class Choices:
     """Every setting of a job. `output` is "" for the suggested folder."""
 
     model: OpenedModel | None = None
-    recipe: Recipe = field(default_factory=Recipe)
+    recipe: Recipe = field(default_factory=usual)
     bits_map: BitsMap = field(default_factory=BitsMap)
     calibration: str = "builtin"
     formats: tuple[str, ...] = ("auto_round",)

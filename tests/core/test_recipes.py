@@ -43,9 +43,9 @@ def test_own_recipes_start_without_gradients_and_cost_more_from_one_to_the_next(
 
 def test_a_recipe_without_values_is_the_default_without_the_stages_that_need_a_start() -> None:
     default = recipes.load("default")
-    assert default.learn_integers and default.end_to_end
-    stages = {"learn_integers": True, "end_to_end": default.end_to_end}
-    assert replace(Recipe(), purpose=default.purpose, **stages) == default
+    assert default.learn_integers
+    assert default.end_to_end
+    assert replace(Recipe(), purpose=default.purpose, learn_integers=True, end_to_end=default.end_to_end) == default
 
 
 @pytest.mark.parametrize("values", [{"lr": 0.1}, {"low_bit_lr_scale": 2.0}])

@@ -52,7 +52,7 @@ def spec_of(model: Path, folder: Path, **changes: Any) -> JobSpec:
     small.update({key: changes.pop(key) for key in list(changes) if key in small or key == "start"})
     started = small.get("start") == "gptq"  # only scales are tuned, at a rate of their own
     small["lr"] = None if started else small["lr"]
-    recipe = recipes.load(changes.pop("recipe", "default" if started else "autoround-best"), **small)
+    recipe = recipes.load(changes.pop("recipe", "quick" if started else "autoround-best"), **small)
     default = LayerScheme(changes.pop("bits", 4), changes.pop("group_size", 32), changes.pop("sym", True))
     bits_map = BitsMap(default, rules=changes.pop("rules", ()))
     output = folder / changes.pop("output", "out")
