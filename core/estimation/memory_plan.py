@@ -14,6 +14,7 @@ from itertools import product
 
 from core.errors import BadInput
 from core.estimation import run_bytes
+from core.model.fused_experts import EXPERT
 from core.model.tree import LayerPlan, ModelTree
 from core.spec import JobSpec
 from core.wording import human
@@ -161,7 +162,8 @@ def memory_needs(tree: ModelTree, plans: Sequence[LayerPlan], spec: JobSpec, ite
     weights = max(tree.block_weights, default=0)
     linears = tree.of_block(block)
     layer = max((linear.in_features * linear.out_features for linear in linears), default=0)
-    parameter = layer * max(1, *tree.experts) if tree.experts else layer  # experts may share a parameter
+    expert = max((one.in_features * one.out_features for one in linears if EXPERT.search(one.kind)), default=0)
+    parameter = max(layer, 2 * expert * max(tree.experts, default=0))  # gates and up projections of all experts
     vocabulary, width = run_bytes.vocabulary(tree), run_bytes.hidden_size(tree)
     numbers = (recipe.samples * recipe.seqlen + _HELD_OUT) * width
     stored = 2 if spec.low_memory else 4
