@@ -18,10 +18,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from core.formats.gguf.rounding import Start
+from core.formats.gguf.blocks import BlockScales
 from core.formats.quantized import QuantizedLinear
 from core.formats.stored import StoredLayer
-from core.quant import kernels, typed_grid
+from core.quant import kernels
+from core.quant.typed_grid import nonzero_scales
 from core.schemes import LayerScheme
 
 SMALLEST_SCALE = 2.0**-24
@@ -72,7 +73,7 @@ class Grid:
     zero: Tensor
     shift: Tensor
     base: Tensor | None
-    numbers: Start | None
+    numbers: BlockScales | None
     compiled: bool
 
     @property
@@ -222,7 +223,7 @@ class Grid:
             integers: uint8 [out, in], stored levels; 0 is the lowest.
         """
         if self.numbers is not None:
-            return typed_grid.layer(name, self.scheme, integers.cpu(), self.numbers)
+            return self.numbers.layer(name, self.scheme, integers)
         return QuantizedLinear(
             name=name,
             scheme=self.scheme,
@@ -282,13 +283,13 @@ def new_grid(
     on_cpu = weight.device.type == "cpu"
     if on_cpu and weight.dtype not in (torch.bfloat16, torch.float32):
         weight = weight.float()  # the compiled loops support bfloat16 and float32 only
-    numbers = typed_grid.begin(weight, scheme.type, importance) if scheme.type else None
+    numbers = nonzero_scales(weight, scheme.type, importance) if scheme.type else None
     if numbers is None:
         low, high = _ends(weight, group)
         scale, base = torch.empty_like(low), None
     else:
         low = high = torch.empty(0)
-        scale, base = typed_grid.steps(numbers)
+        scale, base = numbers.steps()
     # The offset moves by at most T + (T - 1) + ... + 1 units, which fits into int16 for T <= 255.
     integer = torch.int16 if iterations <= 255 else torch.int32
     grid = Grid(

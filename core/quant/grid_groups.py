@@ -171,14 +171,9 @@ def _learns(recipe: Recipe) -> bool:
     return recipe.iters > 0 or recipe.start == "gptq"
 
 
-def has_start(recipe: Recipe, scheme: LayerScheme) -> bool:
-    """Return whether the integers of a layer are found from the Gram matrix of its inputs."""
-    return recipe.start == "gptq" and not scheme.type
-
-
 def starts(group: RowGroup, spec: JobSpec) -> bool:
     """Return whether the integers of a group are found from the Gram matrices of its inputs."""
-    return group.tuned and has_start(spec.recipe, grid_scheme(spec, group.rows[0].item))
+    return group.tuned and spec.recipe.start == "gptq"
 
 
 def _weighed(recipe: Recipe, scheme: LayerScheme) -> bool:

@@ -1,8 +1,7 @@
 """Quantization of the output head, after the last block, on the activations of the quantized model.
 
 It gets the start of a layer (`core.quant.start`) in parts of its rows, which needs only the second moments of its
-inputs over the calibration text; tuning by gradients would need the logits of the whole vocabulary at every step. With
-a block type, the scales are those of the type, and only the integers are found with error feedback.
+inputs over the calibration text; tuning by gradients would need the logits of the whole vocabulary at every step.
 """
 
 from __future__ import annotations
@@ -19,12 +18,12 @@ from core.model.block_runner import logits
 from core.model.tree import LayerPlan
 from core.model.weights import read_linear
 from core.quant.blocks import BlockJob, precision
-from core.quant.grid import Grid, new_grid
+from core.quant.grid import new_grid
 from core.quant.level_grid import level_grid
 from core.quant.sample_activations import SampleActivations
-from core.quant.start.feedback import error_factors, round_with_feedback
+from core.quant.start.feedback import error_factors
 from core.quant.start.layer import start_layer
-from core.quant.start.levels import Levels, joined_levels
+from core.quant.start.levels import joined_levels
 from core.schemes import LayerScheme
 
 _OPERATIONS = 1 << 31
@@ -77,10 +76,12 @@ def round_head(
     Raises:
         Cancelled: a stop was requested.
     """
-    if not scheme.type:
-        return _started(weight, name, scheme, moments, min_zero, should_stop)
-    grid = new_grid(weight, scheme, importance=moments.diagonal().contiguous())
-    return _rounded_on(grid, name, moments, should_stop)
+    factors = error_factors(moments)
+    parts = [
+        start_layer(weight[rows].float(), scheme, moments, min_zero, factors).levels
+        for rows in _chunks(weight, should_stop)
+    ]
+    return level_grid(joined_levels(parts)).freeze(name)
 
 
 def input_moments(job: BlockJob, activations: SampleActivations, width: int) -> Tensor:
@@ -110,33 +111,6 @@ def input_moments(job: BlockJob, activations: SampleActivations, width: int) -> 
             "The inputs of the output head are not finite (NaN or infinity).", "Use more bits or another recipe."
         )
     return recorder.moments / recorder.count
-
-
-def _started(
-    weight: Tensor, name: str, scheme: LayerScheme, moments: Tensor, min_zero: int, should_stop: ShouldStop
-) -> StoredLayer:
-    """Return the head with the start of a layer (`core.quant.start`)."""
-    factors = error_factors(moments)
-    parts = [
-        start_layer(weight[rows].float(), scheme, moments, min_zero, factors).levels
-        for rows in _chunks(weight, should_stop)
-    ]
-    return level_grid(joined_levels(parts)).freeze(name)
-
-
-def _rounded_on(grid: Grid, name: str, moments: Tensor, should_stop: ShouldStop) -> StoredLayer:
-    """Return the head with error feedback on the scales of its block type."""
-    factors, group = error_factors(moments), grid.group
-    zero = torch.full_like(grid.scale, grid.scheme.levels // 2) if grid.scheme.sym else grid.shift
-    integers = torch.empty(grid.weight.shape, dtype=torch.uint8)
-    for rows in _chunks(grid.weight, should_stop):
-        weight = grid.weight[rows].float()
-        if grid.base is not None:
-            weight = (weight.view(len(weight), -1, group) - grid.base[rows].unsqueeze(-1)).flatten(1)
-        empty = torch.empty(0, weight.shape[1], dtype=torch.uint8, device=weight.device)
-        start = Levels(grid.scheme, empty, grid.scale[rows], zero[rows])
-        integers[rows] = round_with_feedback(weight, start, factors).levels.cpu()
-    return grid.stored(name, integers)
 
 
 def _chunks(weight: Tensor, should_stop: ShouldStop) -> Iterator[slice]:

@@ -155,7 +155,7 @@ def quantize(
 
 
 @njit(nogil=True, cache=True, fastmath={"nsz"}, error_model="numpy")
-def _dequantize(levels, scale, zero, out, first, last):  # type: ignore[no-untyped-def] # pragma: no cover
+def _dequantize(levels, scale, zero, base, out, first, last):  # type: ignore[no-untyped-def] # pragma: no cover
     groups = scale.shape[1]
     size = levels.shape[1] // groups
     for row in range(first, last):
@@ -163,8 +163,9 @@ def _dequantize(levels, scale, zero, out, first, last):  # type: ignore[no-untyp
             begin = group * size
             q, to = levels[row, begin : begin + size], out[row, begin : begin + size]
             s, z = scale[row, group], zero[row, group]
+            b = np.float32(0) if base is None else base[row, group]  # resolved at compile time
             for i in range(size):
-                to[i] = _rounded((np.float32(q[i]) - z) * s, to[i])
+                to[i] = _rounded((np.float32(q[i]) - z) * s + b, to[i])
 
 
 @njit(nogil=True, cache=True, fastmath={"reassoc", "nsz"}, error_model="numpy")
@@ -182,14 +183,14 @@ def _level_sums(levels, gradient, zero, sums, first, last):  # type: ignore[no-u
             sums[row, group] = total
 
 
-def dequantize(levels: Tensor, scale: Tensor, zero: Tensor, out: Tensor) -> None:
-    """Write (level - zero) * scale into `out`, [out, in].
+def dequantize(levels: Tensor, scale: Tensor, zero: Tensor, base: Tensor | None, out: Tensor) -> None:
+    """Write (level - zero) * scale + base into `out`, [out, in].
 
     Args:
         levels: uint8 [out, in].
-        scale, zero: float32 [out, groups].
+        scale, zero, base: float32 [out, groups]; no base is 0.
     """
-    arrays = (levels.numpy(), scale.numpy(), zero.numpy())
+    arrays = (levels.numpy(), scale.numpy(), zero.numpy(), _optional(base))
     with _exact(out) as target:
         in_parts(levels, lambda first, last: _dequantize(*arrays, target, first, last))
 

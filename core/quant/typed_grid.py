@@ -1,4 +1,4 @@
-"""Scales of a GGUF block type during tuning.
+"""Scales of a GGUF block type during tuning with SignRound.
 
 They are found by a search for the smallest weighted squared error and then fixed: only offsets are tuned. Tuning the
 scales with SignSGD too, as the ranges of plain schemes, increased the error of a block of a model with 135 M weights
@@ -11,49 +11,22 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from core.formats.gguf.blocks import BlockLinear, grid_steps
-from core.formats.gguf.rounding import Start, start
-from core.schemes import LayerScheme
+from core.formats.gguf.blocks import BlockScales
+from core.formats.gguf.rounding import search_scales
 
 _SMALLEST = 2.0**-24
 """Smallest positive float16."""
 
 
 @torch.no_grad()
-def begin(weight: Tensor, type_name: str, importance: Tensor | None) -> Start:
-    """Return the scales found by a search, with zero scales replaced so that every offset has an effect.
+def nonzero_scales(weight: Tensor, type_name: str, importance: Tensor | None) -> BlockScales:
+    """Return the scales found by a search, with zero scales replaced so that every level has another value.
 
     Args:
         weight: [out, in]; `in` a multiple of the block.
         importance: mean square of each input, float32 [in]; None for equal weights.
     """
-    found = start(weight, type_name, importance)
+    found = search_scales(weight, type_name, importance)
     d = torch.where(found.d == 0, _SMALLEST, found.d)
     scales = None if found.scales is None else torch.where(found.scales == 0, 1.0, found.scales)
-    return Start(d, found.m, scales, found.mins)
-
-
-def steps(numbers: Start) -> tuple[Tensor, Tensor | None]:
-    """Return the scale and, for types with minimums, the value of level 0; float32 [out, groups]."""
-    return grid_steps(numbers.d, numbers.m, numbers.scales, numbers.mins)
-
-
-def layer(name: str, scheme: LayerScheme, integers: Tensor, numbers: Start) -> BlockLinear:
-    """Return the quantized layer with these scales.
-
-    Args:
-        integers: uint8 [out, in] on the CPU.
-    """
-
-    def stored(part: Tensor | None, dtype: torch.dtype) -> Tensor | None:
-        return None if part is None else part.to(dtype).cpu()
-
-    return BlockLinear(
-        name,
-        scheme,
-        integers,
-        numbers.d.half().cpu(),
-        stored(numbers.m, torch.float16),
-        stored(numbers.scales, torch.int8),
-        stored(numbers.mins, torch.int8),
-    )
+    return BlockScales(d, found.m, scales, found.mins)

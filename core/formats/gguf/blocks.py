@@ -5,7 +5,7 @@ The byte layouts are ggml's (ggml-common.h, ggml-quants.c).
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -177,6 +177,59 @@ class BlockLinear:
         for what, tensor, (low, high) in (*limits, ("mins", self.mins, bounds)):
             if tensor is not None and tensor.numel() and not (low <= int(tensor.min()) and int(tensor.max()) <= high):
                 raise ValueError(f"{self.name}: {what} of {self.type.name} lie in {low} to {high}")
+
+
+@dataclass(frozen=True)
+class BlockScales:
+    """The scales and minimums of a `BlockLinear`, as float32 with exactly the values that are stored.
+
+    Attributes:
+        d: [out, blocks], float16 values.
+        m: [out, blocks], float16 values, of types with minimums, else None.
+        scales: [out, groups], integers, of K types, else None.
+        mins: [out, groups], integers, of K types with minimums, else None.
+    """
+
+    d: Tensor
+    m: Tensor | None
+    scales: Tensor | None
+    mins: Tensor | None
+
+    def parts(self) -> tuple[Tensor | None, ...]:
+        """Return d, m, scales and mins."""
+        return self.d, self.m, self.scales, self.mins
+
+    def rows(self, index: Tensor | slice) -> BlockScales:
+        """Return the scales and minimums of some rows."""
+        return BlockScales(self.d[index], *(None if part is None else part[index] for part in self.parts()[1:]))
+
+    def steps(self) -> tuple[Tensor, Tensor | None]:
+        """Return the step and, for types with minimums, the value of level 0 of every group, float32 [out, groups]."""
+        return grid_steps(self.d, self.m, self.scales, self.mins)
+
+    def layer(self, name: str, scheme: LayerScheme, integers: Tensor) -> BlockLinear:
+        """Return the quantized layer with these scales, on the CPU.
+
+        Args:
+            integers: uint8 [out, in].
+        """
+        return BlockLinear(
+            name,
+            scheme,
+            integers.cpu(),
+            self.d.half().cpu(),
+            None if self.m is None else self.m.half().cpu(),
+            *(None if part is None else part.to(torch.int8).cpu() for part in (self.scales, self.mins)),
+        )
+
+
+def joined_scales(parts: Sequence[BlockScales]) -> BlockScales:
+    """Return the rows of several matrices of one type as those of one matrix."""
+    columns = zip(*(part.parts()[1:] for part in parts), strict=True)
+    present = [[value for value in column if value is not None] for column in columns]
+    return BlockScales(
+        torch.cat([part.d for part in parts]), *(torch.cat(column) if column else None for column in present)
+    )
 
 
 def grid_steps(d: Tensor, m: Tensor | None, scales: Tensor | None, mins: Tensor | None) -> tuple[Tensor, Tensor | None]:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from functools import cache, partial
 
 import numpy as np
@@ -16,7 +15,7 @@ from torch import Tensor
 
 from core.block_types import TYPES, BlockType
 from core.formats.gguf import search
-from core.formats.gguf.blocks import SCALE_RANGE, BlockLinear, grid_steps
+from core.formats.gguf.blocks import SCALE_RANGE, BlockLinear, BlockScales
 from core.schemes import LayerScheme
 
 _CHUNK = 1 << 22
@@ -42,25 +41,8 @@ _FINDERS: dict[tuple[bool, bool], Callable[..., None]] = {
 """Search functions by (scales are nested, type is symmetric)."""
 
 
-@dataclass(frozen=True)
-class Start:
-    """The scales and minimums of a `BlockLinear`, as float32 with exactly the values that are stored.
-
-    Attributes:
-        d: [out, blocks], float16 values.
-        m: [out, blocks], float16 values, of types with minimums, else None.
-        scales: [out, groups], integers, of K types, else None.
-        mins: [out, groups], integers, of K types with minimums, else None.
-    """
-
-    d: Tensor
-    m: Tensor | None
-    scales: Tensor | None
-    mins: Tensor | None
-
-
 @torch.no_grad()
-def start(weight: Tensor, type_name: str, importance: Tensor | None = None) -> Start:
+def search_scales(weight: Tensor, type_name: str, importance: Tensor | None = None) -> BlockScales:
     """Return the scales and minimums of least weighted squared error for a weight, on its device.
 
     Args:
@@ -74,7 +56,7 @@ def start(weight: Tensor, type_name: str, importance: Tensor | None = None) -> S
     kind = TYPES[type_name]
     out, width = weight.shape
     blocks, groups = (out, width // kind.block), (out, width // kind.group)
-    grid = Start(
+    grid = BlockScales(
         torch.zeros(blocks),
         None if kind.sym else torch.zeros(blocks),
         torch.zeros(groups) if kind.nested else None,
@@ -86,17 +68,17 @@ def start(weight: Tensor, type_name: str, importance: Tensor | None = None) -> S
         if not bool(values.isfinite().all()):
             raise ValueError("A weight is not finite.")
         values = values.masked_fill(values.abs() < _NOTHING, 0).clamp_(-_MOST, _MOST).contiguous()
-        _fill(kind, values.numpy(), counts, [None if p is None else p[rows].numpy() for p in _parts(grid)])
+        _fill(kind, values.numpy(), counts, [None if p is None else p[rows].numpy() for p in grid.parts()])
     rest = (None if part is None else part.to(weight.device) for part in (grid.m, grid.scales, grid.mins))
-    return Start(grid.d.to(weight.device), *rest)
+    return BlockScales(grid.d.to(weight.device), *rest)
 
 
 @torch.no_grad()
 def round_to(weight: Tensor, type_name: str, importance: Tensor | None, name: str) -> BlockLinear:
-    """Return the layer of least weighted squared error in a block type; arguments and errors as for `start`."""
+    """Return the layer of least weighted squared error in a block type; arguments and errors as for `search_scales`."""
     kind = TYPES[type_name]
-    grid = start(weight, type_name, importance)
-    step, low = grid_steps(grid.d, grid.m, grid.scales, grid.mins)
+    grid = search_scales(weight, type_name, importance)
+    step, low = grid.steps()
     inverse = torch.where(step == 0, 0.0, 1.0 / torch.where(step == 0, 1.0, step))
     shift = 1 << (kind.bits - 1) if kind.sym else 0
     ints = torch.empty(weight.shape, dtype=torch.uint8, device=weight.device)
@@ -109,10 +91,6 @@ def round_to(weight: Tensor, type_name: str, importance: Tensor | None, name: st
     codes = [None if part is None else part.to(torch.int8) for part in (grid.scales, grid.mins)]
     m = None if grid.m is None else grid.m.half()
     return BlockLinear(name, LayerScheme.of_type(type_name), ints, grid.d.half(), m, *codes)
-
-
-def _parts(grid: Start) -> tuple[Tensor | None, ...]:
-    return grid.d, grid.m, grid.scales, grid.mins
 
 
 def _chunks(out: int, width: int) -> Iterator[slice]:

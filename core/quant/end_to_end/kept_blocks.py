@@ -65,7 +65,7 @@ class KeptGrid:
         places: the rows of the parameter.
         rows: the linear layers, in the order of the grid.
         content: the grid whose scales are learned; or the rows as they are written, of which nothing is learned, such
-            as a block type, or experts with few tokens.
+            as experts with few tokens.
     """
 
     places: RowPlaces
@@ -87,20 +87,15 @@ class KeptGrid:
         """Write the dequantized rows into the parameter."""
         content = self.content
         if isinstance(content, LevelGrid):
-            self.places.fill(parameter, _on(content, parameter.device).quantize_into)
+            self.places.fill(parameter, content.on(parameter.device).quantize_into)
         else:
             self.places.fill(parameter, lambda rows: rows.copy_(content.dequantize()))
 
     def slopes(self, gradient: Tensor) -> Tensor:
-        """Return the gradients of the scales, float32 [out, groups], for that of the parameter."""
+        """Return the gradients of the factors of the grid, for that of the parameter."""
         if not isinstance(self.content, LevelGrid):
             raise TypeError("the scales of these rows are not learned")
-        return _on(self.content, gradient.device).slopes(self.places.read(gradient))
-
-
-def _on(grid: LevelGrid, device: torch.device) -> LevelGrid:
-    """Return a grid with its levels on a device, which shares its scales."""
-    return replace(grid, start=replace(grid.start, levels=grid.start.levels.to(device)))
+        return self.content.on(gradient.device).slopes(self.places.read(gradient))
 
 
 @dataclass(frozen=True)
@@ -164,5 +159,9 @@ def _stored(grid: LevelGrid, name: str, storage: Storage) -> LevelGrid:
         levels=put(start.levels.cpu(), "levels"),
         scale=put(start.scale, "start"),
         zero=put(start.zero, "zero"),
+        base=None if start.base is None else put(start.base, "base"),
     )
-    return LevelGrid(kept, put(grid.factor, "factor"), put(grid.scale, "scale"))
+    now = replace(kept, scale=put(grid.scale, "scale"), blocks=grid.now.blocks)
+    if grid.now.base is not None:
+        now = replace(now, base=put(grid.now.base, "present-base"))
+    return type(grid)(kept, put(grid.factor, "factor"), now)

@@ -29,8 +29,8 @@ class LearnedScales:
 
     Attributes:
         grid: levels and scales.
-        slopes: float32 [out, groups], sum of the gradients of the scales since the last step.
-        rate: initial learning rate of the factors of the scales.
+        slopes: sum of the gradients of the factors of the grid since the last step.
+        rate: initial learning rate of the factors.
     """
 
     grid: LevelGrid
@@ -42,6 +42,7 @@ class LearnedScales:
         """Yield all tensors."""
         start = self.grid.start
         yield from (start.levels, start.scale, start.zero, self.grid.factor, self.grid.scale)
+        yield from (base for base in (start.base, self.grid.now.base) if base is not None)
         yield from (self.slopes, self.adam.mean, self.adam.square)
 
     def step(self, share: float) -> None:
@@ -50,8 +51,7 @@ class LearnedScales:
         Args:
             share: fraction of the initial learning rate.
         """
-        # the scale is start.scale * factor
-        self.adam.step(self.grid.factor, self.slopes.mul_(self.grid.start.scale), self.rate * share)
+        self.adam.step(self.grid.factor, self.slopes, self.rate * share)
         self.grid.set_scales()
         self.slopes.zero_()
 

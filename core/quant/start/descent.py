@@ -33,7 +33,7 @@ def descend(weight: Tensor, found: Levels, gram: Tensor) -> Levels:
             end = min(width, begin + _BLOCK)
             slopes = residual @ gram[:, begin:end]
             _sweep(levels, slopes, residual, found, gram, top, begin, end)
-    return Levels(found.scheme, levels, found.scale, found.zero)
+    return found.with_levels(levels)
 
 
 def _sweep(

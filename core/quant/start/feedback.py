@@ -63,13 +63,13 @@ def error_factors(gram: Tensor) -> ErrorFactors:
 
 @torch.no_grad()
 def round_with_feedback(weight: Tensor, start: Levels, factors: ErrorFactors) -> Levels:
-    """Return levels on the scales and zero points of `start`.
+    """Return levels on the scales and zero points of `start`, whose levels are not used.
 
     Args:
         weight: float32 [out, in].
     """
     order, upper = factors.order, factors.upper
-    work = weight[:, order].contiguous()
+    work = start.above_base(weight)[:, order].contiguous()
     levels = torch.empty(weight.shape, dtype=torch.uint8, device=weight.device)
     group_of = order // start.group
     top, width = start.scheme.levels - 1, weight.shape[1]
@@ -81,7 +81,7 @@ def round_with_feedback(weight: Tensor, start: Levels, factors: ErrorFactors) ->
             work[:, end:].addmm_(errors, upper[begin:end, end:], alpha=-1)
     found = torch.empty_like(levels)
     found[:, order] = levels
-    return Levels(start.scheme, found, start.scale, start.zero)
+    return start.with_levels(found)
 
 
 def _round_block(

@@ -122,24 +122,25 @@ def _start_rows(
     """Yield the levels of the rows of a weight [out, in], some rows at a time.
 
     With them, the squared errors of their outputs with plain rounding, with the start, and with zeros, float64
-    [3, rows].
+    [3, rows]. Plain rounding of a block type has searched scales.
     """
     for rows in row_chunks(len(weight), weight.shape[1], STARTED_WEIGHTS):
         check_stop(should_stop)
         values = weight[rows].float().contiguous()
         start = start_layer(values, scheme, gram, min_zero, factors)
-        plain = _plain(values, scheme, min_zero)
+        # a second search of a block type would take as long as the rest of the start
+        rounded = start.searched if scheme.type else row_errors(values, _plain(values, scheme, min_zero), gram)
         zeros = row_errors(values, lambda some, values=values: torch.zeros_like(values[some]), gram)  # type: ignore[misc]
-        yield start.levels, torch.stack([row_errors(values, plain, gram), start.errors, zeros])
+        yield start.levels, torch.stack([rounded, start.errors, zeros])
 
 
 def _plain(weight: Tensor, scheme: LayerScheme, min_zero: int) -> Callable[[slice], Tensor]:
     """Return a function that returns the weights of plain rounding in some rows."""
 
     def plain(rows: slice) -> Tensor:
-        rounded = torch.empty_like(weight[rows])
-        new_grid(weight[rows], scheme, min_zero=min_zero).quantize_into(rounded)
-        return rounded
+        values = torch.empty_like(weight[rows])
+        new_grid(weight[rows], scheme, min_zero=min_zero).quantize_into(values)
+        return values
 
     return plain
 

@@ -7,12 +7,13 @@ signed gradient descent over 12,800 tokens.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from core.quant.grid import storable
+from core.quant.start.block_scales import fit_blocks
 from core.quant.start.descent import descend
 from core.quant.start.feedback import ErrorFactors, error_factors, round_with_feedback
 from core.quant.start.least_squares import fit_scales, products
@@ -30,10 +31,12 @@ class LayerStart:
     Attributes:
         levels: integers and scales.
         errors: squared error of each output, float64 [out].
+        searched: the same for rounding to nearest with searched scales.
     """
 
     levels: Levels
     errors: Tensor
+    searched: Tensor
 
 
 @torch.no_grad()
@@ -54,13 +57,17 @@ def start_layer(
     found = round_with_feedback(weight, searched, factors or error_factors(gram))
     aims = products(weight, gram)
     for _ in range(ROUNDS):
-        found = _storable(fit_scales(weight, found, gram, aims))
-        found = descend(weight, found, gram)
-    found = _storable(fit_scales(weight, found, gram, aims))
+        found = descend(weight, _fitted(weight, found, gram, aims), gram)
+    found = _fitted(weight, found, gram, aims)
     errors, before = (row_errors(weight, some.values, gram) for some in (found, searched))
-    return LayerStart(found, errors) if errors.sum() < before.sum() else LayerStart(searched, before)
+    if errors.sum() < before.sum():
+        return LayerStart(found, errors, before)
+    return LayerStart(searched, before, before)
 
 
-def _storable(found: Levels) -> Levels:
-    """Round the scales to float16 values."""
-    return Levels(found.scheme, found.levels, storable(found.scale, found.scheme.reach), found.zero)
+def _fitted(weight: Tensor, found: Levels, gram: Tensor, aims: Tensor) -> Levels:
+    """Return the same levels with the scales of least error that can be stored."""
+    if found.blocks is not None:
+        return fit_blocks(weight, found, gram, aims)
+    fitted = fit_scales(weight, found, gram, aims)
+    return replace(fitted, scale=storable(fitted.scale, found.scheme.reach))

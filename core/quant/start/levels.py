@@ -4,29 +4,34 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
+from core.formats.gguf.blocks import BlockScales, joined_scales
 from core.schemes import LayerScheme
 
 
 @dataclass
 class Levels:
-    """A weight matrix as levels: (level - zero) * scale.
+    """A weight matrix as levels: (level - zero) * scale + base.
 
     Attributes:
-        scheme: bits, group size and symmetry.
+        scheme: bits, group size and symmetry, or a block type.
         levels: uint8 [out, in], from 0 to 2^bits - 1.
         scale: float32 [out, groups]; may be negative with a symmetric scheme.
-        zero: float32 [out, groups], integers: the level of the value 0; 2^(bits - 1) with a symmetric scheme.
+        zero: float32 [out, groups], integers: the level of the value `base`; 2^(bits - 1) with a symmetric scheme.
+        base: float32 [out, groups]; None for 0. Only block types with minimums have it, and 0 as `zero`.
+        blocks: stored scales of a block type, from which `scale` and `base` are computed; else None.
     """
 
     scheme: LayerScheme
     levels: Tensor
     scale: Tensor
     zero: Tensor
+    base: Tensor | None = None
+    blocks: BlockScales | None = None
 
     @property
     def group(self) -> int:
@@ -40,20 +45,55 @@ class Levels:
 
     def values(self, rows: slice = slice(None)) -> Tensor:
         """Return the represented weights, float32 [rows, in]."""
-        centered = self.centered(rows)
-        return (centered.view(len(centered), -1, self.group) * self.scale[rows].unsqueeze(-1)).view(centered.shape)
+        values = self.centered(rows)
+        by_group = values.view(len(values), -1, self.group).mul_(self.scale[rows].unsqueeze(-1))
+        if self.base is not None:
+            by_group.add_(self.base[rows].unsqueeze(-1))
+        return values
+
+    def above_base(self, weight: Tensor) -> Tensor:
+        """Return a weight [out, in] minus the bases of its groups."""
+        if self.base is None:
+            return weight
+        return (weight.view(len(weight), -1, self.group) - self.base.unsqueeze(-1)).view(weight.shape)
+
+    def with_levels(self, levels: Tensor) -> Levels:
+        """Return other levels with the same scales."""
+        return replace(self, levels=levels)
+
+    def with_blocks(self, blocks: BlockScales) -> Levels:
+        """Return the same levels with other scales of the block type."""
+        return block_levels(self.scheme, self.levels, blocks)
+
+    def rows(self, index: Tensor | slice) -> Levels:
+        """Return the levels of some rows."""
+        return Levels(
+            self.scheme,
+            self.levels[index],
+            self.scale[index],
+            self.zero[index],
+            None if self.base is None else self.base[index],
+            None if self.blocks is None else self.blocks.rows(index),
+        )
+
+
+def block_levels(scheme: LayerScheme, levels: Tensor, blocks: BlockScales) -> Levels:
+    """Return levels of a block type with these scales."""
+    scale, base = blocks.steps()
+    zero = torch.full_like(scale, scheme.levels // 2 if scheme.sym else 0)
+    return Levels(scheme, levels, scale, zero, base, blocks)
 
 
 def joined_levels(parts: list[Levels]) -> Levels:
     """Return the rows of several matrices with the same scheme as one."""
     if len(parts) == 1:
         return parts[0]
-    return Levels(
-        parts[0].scheme,
-        torch.cat([part.levels for part in parts]),
-        torch.cat([part.scale for part in parts]),
-        torch.cat([part.zero for part in parts]),
-    )
+    levels = torch.cat([part.levels for part in parts])
+    blocks = [part.blocks for part in parts if part.blocks is not None]
+    if blocks:
+        return block_levels(parts[0].scheme, levels, joined_scales(blocks))
+    scale, zero = torch.cat([part.scale for part in parts]), torch.cat([part.zero for part in parts])
+    return Levels(parts[0].scheme, levels, scale, zero)
 
 
 @contextlib.contextmanager

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from core.quant.grid import storable
+from core.quant.start.block_scales import search_blocks
 from core.quant.start.levels import Levels
 from core.schemes import LayerScheme
 
@@ -36,6 +37,8 @@ def search(weight: Tensor, scheme: LayerScheme, importance: Tensor | None, min_z
         importance: mean square of each input, float32 [in]; None for equal weights.
         min_zero: smallest zero point that the output format can store.
     """
+    if scheme.type:
+        return search_blocks(weight, scheme, importance)
     out, width = weight.shape
     group = scheme.group_of(width)
     weigh = torch.ones(width, device=weight.device) if importance is None else importance.to(weight.device).float()

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from core.block_types import TYPES
 from core.formats.gguf.blocks import SCALE_RANGE, decode, grid_steps
-from core.formats.gguf.rounding import round_to, start
+from core.formats.gguf.rounding import round_to, search_scales
 from core.formats.gguf.search import half
 from core.formats.stored import digest
 
@@ -91,7 +91,7 @@ def test_weights_on_a_grid_are_found_exactly(name: str) -> None:
 
 @pytest.mark.parametrize("name", TYPES)
 def test_a_start_holds_exactly_what_is_stored(name: str) -> None:
-    grid = start(weights(), name, drives())
+    grid = search_scales(weights(), name, drives())
     layer = round_to(weights(), name, drives(), "layer")
     for found, stored in ((grid.d, layer.d), (grid.m, layer.m), (grid.scales, layer.scales), (grid.mins, layer.mins)):
         assert (found is None) == (stored is None)
