@@ -37,6 +37,9 @@ class JobSpec:
         low_memory: keep the activations on disk and use smaller micro-batches.
         memory: bytes of memory that the run may need at most; None: decided from the free memory.
         compile: run each block through torch.compile (needs a C++ compiler on a CPU).
+        imatrix: path of an importance matrix of llama.cpp, whose mean squares of the inputs weight the search for
+            scales; "" for those of the calibration text.
+        save_imatrix: path of an importance matrix that the run writes; "" for none.
         name: name of the job given by the user.
     """
 
@@ -51,13 +54,26 @@ class JobSpec:
     low_memory: bool = False
     memory: int | None = None
     compile: bool = False
+    imatrix: str = ""
+    save_imatrix: str = ""
     name: str = ""
     version: int = 1
 
     def __post_init__(self) -> None:
-        texts = (self.model, self.output, self.calibration, self.device, self.name)
+        texts = (
+            self.model,
+            self.output,
+            self.calibration,
+            self.device,
+            self.imatrix,
+            self.save_imatrix,
+            self.name,
+        )
         if not all(isinstance(text, str) for text in texts) or "\0" in self.output + self.model:
-            raise BadInput("Model, output, calibration, device and name of a job must be strings.", "Correct the job.")
+            raise BadInput(
+                "Model, output, calibration, device, importance matrices and name of a job must be strings.",
+                "Correct the job.",
+            )
         if not self.formats or len(set(self.formats)) != len(self.formats):
             raise BadInput("Give one or more output formats, each only once.", "Use --format auto_round.")
         for name in self.formats:
@@ -94,6 +110,8 @@ class JobSpec:
             "low_memory": self.low_memory,
             "memory": self.memory,
             "compile": self.compile,
+            "imatrix": self.imatrix,
+            "save_imatrix": self.save_imatrix,
             "name": self.name,
         }
 
@@ -141,6 +159,8 @@ def from_options(
     low_memory: bool = False,
     memory: int | None = None,
     compile: bool = False,
+    imatrix: str | os.PathLike[str] = "",
+    save_imatrix: str | os.PathLike[str] = "",
     name: str = "",
     **tuning: Any,
 ) -> JobSpec:
@@ -178,5 +198,12 @@ def from_options(
         low_memory=low_memory,
         memory=memory,
         compile=compile,
+        imatrix=_absolute_file(imatrix),
+        save_imatrix=_absolute_file(save_imatrix),
         name=name,
     )
+
+
+def _absolute_file(path: str | os.PathLike[str]) -> str:
+    """Return the absolute path of a file; "" stays empty."""
+    return str(expanded(path).absolute()) if os.fspath(path) else ""

@@ -260,13 +260,23 @@ def quantize(
     output: Annotated[Path, typer.Option(help="Output folder; created by the run.", show_default=False)],
     options: dict[str, Any],
     seed: Seed = 42,
+    imatrix: Annotated[
+        str,
+        typer.Option(
+            help="Importance matrix of llama.cpp (GGUF or .dat) that weights the search for scales, for the recipes "
+            "rtn, opt-rtn and those of AutoRound; default: measured on the calibration text."
+        ),
+    ] = "",
+    save_imatrix: Annotated[
+        str,
+        typer.Option(help="File to which the importance matrix of the run is written, in llama.cpp's GGUF layout."),
+    ] = "",
     name: Annotated[str, typer.Option("--name", help="Name of the run in the list of jobs.")] = "",
     json: Json = False,
 ) -> int:
     """Quantize MODEL and save the result in the folder --output."""
-    return _run(
-        json, lambda terminal: actions.quantize(terminal, model, output, {**options, "seed": seed, "name": name})
-    )
+    own = {"seed": seed, "imatrix": imatrix, "save_imatrix": save_imatrix, "name": name}
+    return _run(json, lambda terminal: actions.quantize(terminal, model, output, {**options, **own}))
 
 
 @app.command()

@@ -14,6 +14,7 @@ from core.control import ShouldStop
 from core.errors import Cancelled, DeviceProblem
 from core.formats.gguf.blocks import BlockLinear
 from core.formats.gguf.carry import as_integers
+from core.formats.gguf.imatrix import InputSums
 from core.formats.stored import StoredLayer
 from core.home import private_folder
 from core.model.block_runner import BlockCall, BlockChain, products_in
@@ -50,6 +51,7 @@ class BlockJob:
         on_loss: receives the block, the iteration (from 1) and its minibatch loss.
         on_layer: receives the block, and the errors of a layer whose start was found.
         keep: storage in which blocks are kept for the end-to-end stage; None for a run without it.
+        importance: mean squares of the inputs of linear layers by name, from an importance matrix that was given.
         shared: quantized parameters of earlier blocks that other blocks share (Zamba), by their names.
     """
 
@@ -61,6 +63,7 @@ class BlockJob:
     on_loss: Callable[[int, int, float], None]
     on_layer: Callable[[int, LayerErrors], None]
     keep: Storage | None = None
+    importance: Mapping[str, Tensor] = field(default_factory=dict)
     shared: dict[str, Tensor] = field(default_factory=dict)
 
     @property
@@ -78,12 +81,14 @@ class QuantizedBlock:
         outcome: of the tuning.
         experts: experts of the block and the tokens that they got; empty for a block without experts.
         kept: its grids for the end-to-end stage; None for a run without it.
+        inputs: of its linear layers by name, for an importance matrix that the run writes.
     """
 
     layers: list[StoredLayer]
     outcome: TuningResult
     experts: list[MixtureTokens]
     kept: KeptBlock | None = None
+    inputs: Mapping[str, InputSums] = field(default_factory=dict)
 
 
 def quantize_block(
@@ -120,7 +125,14 @@ def quantize_block(
         )
         layers = [
             make_grid(
-                group, originals[group.parameter], working[group.parameter], recorded, level, job.spec, job.min_zero
+                group,
+                originals[group.parameter],
+                working[group.parameter],
+                recorded,
+                level,
+                job.spec,
+                job.min_zero,
+                job.importance,
             )
             for group, level in zip(groups, levels, strict=True)
         ]
@@ -132,7 +144,9 @@ def quantize_block(
         for activations in activation_sets:
             advance(job, block, module, activations, "quantized")
         job.shared.update({name: working[name].data.cpu() for name in names & skeleton.shared_parameters})
-        return QuantizedBlock(frozen, outcome, expert_tokens(pieces, recorded, working, layers), kept)
+        experts = expert_tokens(pieces, recorded, working, layers)
+        inputs = _input_sums(pieces, recorded, working) if job.spec.save_imatrix else {}
+        return QuantizedBlock(frozen, outcome, experts, kept, inputs)
     finally:
         skeleton.unload(path)
 
@@ -161,6 +175,18 @@ def _levels(
         )
     )
     return [next(found) if starts(group, job.spec) else None for group in groups]
+
+
+def _input_sums(
+    groups: list[RowGroup], recorded: InputStatistics, parameters: Mapping[str, Tensor]
+) -> dict[str, InputSums]:
+    found = {}
+    for group in groups:
+        for part in group.rows:
+            sums = recorded.sums(parameters[group.parameter], part.place.expert or 0)
+            if sums is not None:
+                found[part.item.linear.name] = InputSums(sums[0].cpu(), sums[1])
+    return found
 
 
 def _replaced(skeleton: Skeleton, name: str, dtype: torch.dtype) -> nn.Parameter:

@@ -100,7 +100,9 @@ def recorded_parameters(groups: list[RowGroup], parameters: Mapping[str, Tensor]
     return {
         group.parameter: group.experts(parameters[group.parameter])
         for group in groups
-        if _weighed(spec.recipe, grid_scheme(spec, group.rows[0].item)) or (_learns(spec.recipe) and _is_expert(group))
+        if spec.save_imatrix
+        or _weighed(spec.recipe, grid_scheme(spec, group.rows[0].item))
+        or (_learns(spec.recipe) and _is_expert(group))
     }
 
 
@@ -120,6 +122,7 @@ def make_grid(
     started: Levels | None,
     spec: JobSpec,
     min_zero: int,
+    imported: Mapping[str, Tensor],
 ) -> ParameterGrid:
     """Return the grid of a group. One with a start leaves the weights of plain rounding in the parameter.
 
@@ -128,13 +131,15 @@ def make_grid(
         parameter: the parameter in the dtype of the matrix products.
         recorded: inputs of the parameter.
         started: the levels of the group if it has a start.
+        imported: mean squares of the inputs of linear layers by name, float32 [in], in place of the recorded ones.
     """
     recipe, item = spec.recipe, group.rows[0].item
     scheme = grid_scheme(spec, item)
     places = RowPlaces(tuple(original.shape), [part.place for part in group.rows])
     weight = places.read(original).contiguous()  # each pass of the compiled loops would copy it otherwise
     importance = recorded.mean_squares(parameter) if _weighed(recipe, scheme) or not group.tuned else None
-    known = [None if importance is None else importance[_expert(part)] for part in group.rows]
+    measured = [None if importance is None else importance[_expert(part)] for part in group.rows]
+    known = [imported.get(part.item.linear.name, one) for part, one in zip(group.rows, measured, strict=True)]
     if started is not None:
         places.fill(parameter.data, lambda rows: _round(weight, scheme, min_zero, rows))
         bits, rate = item.scheme.bits, recipe.range_rate(item.scheme.bits)

@@ -57,7 +57,7 @@ def quantize_head(job: BlockJob, item: LayerPlan, activations: SampleActivations
     skeleton, name = job.skeleton, item.linear.name
     weight = read_linear(skeleton.store, skeleton.tree, item.linear).to(job.resolved.torch_device)
     if not job.spec.recipe.reads_text:
-        return new_grid(weight, item.scheme, min_zero=job.min_zero).freeze(name)
+        return new_grid(weight, item.scheme, min_zero=job.min_zero, importance=job.importance.get(name)).freeze(name)
     moments = input_moments(job, activations, item.linear.in_features)
     return round_head(weight, name, item.scheme, moments, job.min_zero, job.should_stop)
 

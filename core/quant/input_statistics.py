@@ -49,6 +49,14 @@ class InputStatistics:
         mean = squares.sum(0) / counts.sum().clamp(min=1)
         return torch.where(counts > 0, squares / counts.clamp(min=1), mean)
 
+    def sums(self, parameter: Tensor, expert: int = 0) -> tuple[Tensor, int] | None:
+        """Return the sums of squares of each input of an expert, float32 [in], and its number of tokens.
+
+        None if no input was recorded.
+        """
+        squares = self._squares.get(parameter)
+        return None if squares is None else (squares[expert], int(self._counts[parameter][expert]))
+
     def counts(self, parameter: Tensor) -> Tensor:
         """Return the number of tokens that each expert got, int64 [experts]."""
         return self._counts.get(parameter, torch.zeros(self._experts[parameter])).long().cpu()

@@ -22,6 +22,8 @@ from core.errors import BadInput
 from core.estimation.costs import end_to_end_share
 from core.events import BlockDone, BlockStarted, Done, Emit, EndToEnd, LayerStarted, Log, Loss, Progress, Stage, Started
 from core.formats.dense_store import DenseStore
+from core.formats.gguf.imatrix import InputSums, write_imatrix
+from core.formats.gguf.tensor_map import map_tensors
 from core.formats.stored import StoredLayer
 from core.inference.evaluate import loss_increase, summarize
 from core.inference.memory import give_back_memory
@@ -98,7 +100,11 @@ def run(spec: JobSpec, job: Path, emit: Emit, control: Control) -> None:
     with Output(spec, job, ready, emit) as output, rows:
         running = _begin(spec, job, ready, chain, output, emit, control)
         activation_sets, unseen = _enter(running, calibration)
-        figures, kept = _tune_all(running, activation_sets)
+        figures, kept, inputs = _tune_all(running, activation_sets)
+        if spec.save_imatrix:
+            write_imatrix(
+                Path(spec.save_imatrix), inputs, map_tensors(ready.tree), spec.calibration, *calibration.tokens.shape
+            )
         head = _finish_head(running, activation_sets[0])
         learned = _end_to_end(running, kept, head, activation_sets) if kept else None
         del activation_sets[0]  # frees the memory of the calibration samples for the head
@@ -155,6 +161,7 @@ def _begin(
         min_zero=max(item.min_zero for item in ready.formats.values()),
         should_stop=control.should_stop,
         keep=keep,
+        importance=ready.importance,
         on_loss=lambda block, iteration, loss: _on_loss(emit, meter, recipe.iters, block, iteration, loss),
         on_layer=lambda block, errors: _on_layer(emit, meter, block, errors),
     )
@@ -239,15 +246,18 @@ def _empty_activations(running: _Run, shape: tuple[int, ...], name: str) -> Mode
     return ModelActivations(Activations(shape, dtype, file("")), carried)
 
 
-def _tune_all(running: _Run, activation_sets: list[SampleActivations]) -> tuple[list[BlockFigures], list[KeptBlock]]:
+def _tune_all(
+    running: _Run, activation_sets: list[SampleActivations]
+) -> tuple[list[BlockFigures], list[KeptBlock], dict[str, InputSums]]:
     """Quantize all blocks in order; write them, or keep them for the end-to-end stage.
 
     Returns:
-        The results of all blocks, and the blocks that were kept.
+        The results of all blocks, the blocks that were kept, and the inputs of layers for an importance matrix.
     """
     ready, emit = running.ready, running.emit
     figures: list[BlockFigures] = []
     kept: list[KeptBlock] = []
+    inputs: dict[str, InputSums] = {}
     emit(Stage("tune"))
     give_back_memory()
     for block in range(ready.tree.blocks):
@@ -260,13 +270,14 @@ def _tune_all(running: _Run, activation_sets: list[SampleActivations]) -> tuple[
         result = quantize_block(running.blocks, block, plans, activation_sets)
         if result.kept is not None:
             kept.append(result.kept)
+        inputs.update(result.inputs)
         for layer in result.layers:
             running.output.write(layer)
         seconds = time.monotonic() - begun
         _block_done(running, block, result.outcome, seconds)
         figures.append(BlockFigures(name, result.outcome, seconds, result.experts))
         running.meter.block_done(block, seconds)
-    return figures, kept
+    return figures, kept, inputs
 
 
 def _kept_levels(spec: JobSpec, ready: PreparedRun, chain: BlockChain, job: Path, emit: Emit) -> Storage | None:

@@ -14,7 +14,7 @@ from typing import Any
 
 import psutil
 import torch
-from torch import nn
+from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 from core.control import ShouldStop
@@ -25,6 +25,8 @@ from core.estimation.sizes import larger_than_source
 from core.events import Emit, Log
 from core.formats.dequantized.source import read_source
 from core.formats.dequantized.store import open_store
+from core.formats.gguf.imatrix import importance_of, read_imatrix
+from core.formats.gguf.tensor_map import map_tensors
 from core.formats.grids import plan_layers
 from core.formats.opened import open_source
 from core.formats.registry import plan
@@ -96,6 +98,7 @@ class PreparedRun:
     resolved: ResolvedSettings
     tokenizer: Any
     source_config: dict[str, Any]
+    importance: dict[str, Tensor]
 
     def quantized(self, block: int) -> list[LayerPlan]:
         """Return the plans of the layers of a block (-1: outside the blocks) with fewer than 16 bits."""
@@ -124,6 +127,7 @@ def prepare(spec: JobSpec, emit: Emit, should_stop: ShouldStop) -> PreparedRun:
     if nothing:
         raise BadInput(*nothing)
     plans = within_float16(tree, wanted, store)
+    _check_imatrix(spec, tree, plans)
     _check_head(tree, plans, skeleton)
     _check_kinds(tree, plans, skeleton)
     about = (tree.config, skeleton.module_name, source.folder, source.label)
@@ -154,6 +158,7 @@ def prepare(spec: JobSpec, emit: Emit, should_stop: ShouldStop) -> PreparedRun:
         resolved=resolved,
         tokenizer=load_tokenizer(source.folder),
         source_config=tree.config,
+        importance=_importance(spec, tree, plans, emit),
     )
 
 
@@ -166,6 +171,40 @@ def _check_head(tree: ModelTree, plans: Sequence[LayerPlan], skeleton: Skeleton)
             f"transformers names the output head of this model {skeleton.head()}, not {head.name}.",
             "Leave it in 16 bits.",
         )
+
+
+def _check_imatrix(spec: JobSpec, tree: ModelTree, plans: Sequence[LayerPlan]) -> None:
+    """Reject importance matrices that cannot be written, or have no effect."""
+    if spec.save_imatrix:
+        path = Path(spec.save_imatrix)
+        map_tensors(tree)  # raises UnsupportedModel if its tensors have no names in GGUF
+        if path.exists() or not path.parent.is_dir():
+            why = "exists already" if path.exists() else "is in a folder that does not exist"
+            raise BadInput(f"The importance matrix {path} {why}.", "Choose another path for --save-imatrix.")
+    if not spec.imatrix:
+        return
+    if spec.recipe.start == "gptq":
+        raise BadInput(
+            "The start gptq measures how inputs are correlated, which an importance matrix does not have.",
+            "Use --imatrix with the recipe rtn, opt-rtn or one of AutoRound.",
+        )
+    if spec.recipe.start == "range" and not any(item.scheme.quantized and item.scheme.type for item in plans):
+        raise BadInput(
+            "An importance matrix has no effect on this run, which searches for no scales.",
+            "Use the recipe opt-rtn, or a format such as gguf:q4_k_m.",
+        )
+
+
+def _importance(spec: JobSpec, tree: ModelTree, plans: Sequence[LayerPlan], emit: Emit) -> dict[str, Tensor]:
+    """Return the mean squares of the inputs of linear layers from the importance matrix of a job, by name."""
+    if not spec.imatrix:
+        return {}
+    path = Path(spec.imatrix)
+    found = importance_of(read_imatrix(path), map_tensors(tree), path.name)
+    missing = [item.linear.name for item in plans if item.scheme.quantized and item.linear.name not in found]
+    if missing:
+        emit(Log("warning", f"{path.name} has no values for {len(missing)} layers, such as {missing[0]}"))
+    return found
 
 
 def _check_kinds(tree: ModelTree, plans: Sequence[LayerPlan], skeleton: Skeleton) -> None:

@@ -71,6 +71,10 @@ def command_of(spec: JobSpec, folder: Path) -> Command:
     words += ["--compile"] * spec.compile
     if spec.seed != 42:
         words += ["--seed", str(spec.seed)]
+    if spec.imatrix:
+        words += ["--imatrix", spec.imatrix]
+    if spec.save_imatrix:
+        words += ["--save-imatrix", spec.save_imatrix]
     if spec.name:
         words += ["--name", spec.name]
     return Command(tuple(words), files)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -86,3 +87,56 @@ def test_tensors_outside_the_architecture_come_along(tmp_path: Path) -> None:
         assert (tmp_path / "out" / name / "LICENSE").read_text(encoding="utf-8") == "Do as you like."
         assert (tmp_path / "out" / name / "README.md").read_text(encoding="utf-8").startswith("---\n")
     assert any("predict further tokens" in note for note in report["notes"]["gguf"])
+
+
+def test_a_named_type_has_a_start_and_learned_scales(model: Path, tmp_path: Path) -> None:
+    changes: dict[str, Any] = {"formats": ("gguf:q5_1",), "samples": 16}
+    after = {}
+    for name, iters in (("start", 0), ("tuned", 20)):
+        spec = spec_of(model, tmp_path, start="gptq", iters=iters, output=name, **changes)
+        report = report_of(run(spec, tmp_path))
+        after[name] = sum(block["loss_after"] for block in report["blocks"])
+        before = sum(block["loss_before"] for block in report["blocks"])
+    assert after["tuned"] < after["start"] < before
+
+
+def test_the_scales_of_a_named_type_are_learned_end_to_end(model: Path, tmp_path: Path) -> None:
+    spec = spec_of(model, tmp_path, start="gptq", iters=0, samples=16, formats=("gguf:q4_1",))
+    spec = replace(spec, recipe=replace(spec.recipe, end_to_end=8))
+    result = report_of(run(spec, tmp_path))["end_to_end"]
+    assert result["kept"]
+    assert result["kl_after"] < result["kl_before"]
+
+
+def test_an_importance_matrix_of_a_run_replaces_its_calibration_text(model: Path, tmp_path: Path) -> None:
+    path = tmp_path / "imatrix.gguf"
+    searched = spec_of(
+        model, tmp_path, iters=0, start="search", output="first", formats=("gguf:q5_0",), save_imatrix=str(path)
+    )
+    run(searched, tmp_path)
+    assert len(gguf.GGUFReader(path).tensors) == 2 * 14
+    rounded = spec_of(
+        model, tmp_path, iters=0, start="range", output="other", formats=("gguf:q5_0",), imatrix=str(path)
+    )
+    run(rounded, tmp_path)
+    files = [next((tmp_path / name).glob("*.gguf")) for name in ("first", "other")]
+    one, other = (open_checkpoint(file) for file in files)
+    for layer in one.schemes:
+        assert torch.equal(one.layer(layer).dequantize(), other.layer(layer).dequantize())
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"start": "gptq", "formats": ("gguf:q4_1",)}, "does not have"),
+        ({"start": "range"}, "has no effect"),
+        ({"start": "search", "imatrix": "/nowhere.gguf"}, "There is no importance matrix"),
+        ({"imatrix": "", "save_imatrix": "/nowhere/at/all.gguf"}, "folder that does not exist"),
+    ],
+)
+def test_importance_matrices_without_effect_or_place_are_refused(
+    model: Path, tmp_path: Path, changes: dict[str, Any], words: str
+) -> None:
+    settings = {"imatrix": str(tmp_path / "i.gguf"), "iters": 1, **changes}
+    with pytest.raises(BadInput, match=words):
+        run(spec_of(model, tmp_path, **settings), tmp_path)
