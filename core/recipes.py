@@ -14,7 +14,7 @@ RESOURCES = Path(__file__).resolve().parent.parent / "resources"
 STARTS = ("range", "search", "gptq")
 FOR_ROUNDING = ("lr", "low_bit_lr_scale")
 """Settings of the integers, which have no effect if only scales are tuned."""
-_SCALE_RATE = {2: 1.0, 3: 0.5, 4: 0.3, 5: 0.2, 6: 0.15, 8: 0.1}
+_SCALE_RATE = {2: 1.0, 3: 0.5, 4: 0.3, 5: 0.1, 6: 0.07, 8: 0.1}
 """Sum of the steps of the factor of a learned scale, by bits."""
 NAMES = (
     "quick", "light", "default", "best", "gptq", "rtn", "opt-rtn", "autoround-light", "autoround", "autoround-best",

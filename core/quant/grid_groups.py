@@ -144,7 +144,7 @@ def make_grid(
         places.fill(parameter.data, lambda rows: _round(weight, scheme, min_zero, rows))
         bits, rate = item.scheme.bits, recipe.range_rate(item.scheme.bits)
         grid: TunedGrid = level_grid(started)
-        if recipe.learn_integers and recipe.iters and bits in BOUNDS:
+        if recipe.learn_integers and recipe.iters and bits in BOUNDS and not scheme.type:
             grid = latent_grid(started, weight, recipe.iters, recipe.learning_rate(bits) * recipe.iters)
         return ParameterGrid(grid, parameter, places, list(group.rows), rate, True, recorded.grouped(parameter))
     searched = None

@@ -2,7 +2,7 @@
 
 Each weight has a latent level, a number that moves by signed steps and is rounded to the level of the weight in every
 pass (straight-through estimation). In `core.quant.grid` the level depends on the ratio of the weight and its scale;
-here it does not depend on the scale, so a step of a scale moves no level.
+here it does not depend on the scale, so a step of a scale moves no level. Block types of GGUF keep their integers.
 
 A latent level starts at the position of the original weight on the scale, but at most `BOUNDS` levels from the level
 of the start, which error feedback has chosen with regard to all other weights. So levels near the middle between two
@@ -11,12 +11,12 @@ are the first to move.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from core.formats.quantized import QuantizedLinear
+from core.formats.stored import StoredLayer
 from core.quant import kernels
 from core.quant.level_grid import LevelGrid, level_grid
 from core.quant.start.levels import Levels, row_chunks
@@ -59,11 +59,10 @@ class LatentGrid:
 
     def settled(self) -> LevelGrid:
         """Return a grid with the present integers, which are fixed, and the present scales."""
-        start = self.scales.start
         levels = torch.empty(self.latent.shape, dtype=torch.uint8, device=self.latent.device)
         for rows in row_chunks(*self.latent.shape):
             levels[rows] = self.levels(rows)
-        return replace(self.scales, start=Levels(start.scheme, levels, start.scale, start.zero))
+        return self.scales.with_stored_levels(levels)
 
     @torch.no_grad()
     def quantize_into(self, out: Tensor) -> None:
@@ -124,7 +123,7 @@ class LatentGrid:
         """True if parts of the grid can be stepped separately."""
         return True
 
-    def freeze(self, name: str) -> QuantizedLinear:
+    def freeze(self, name: str) -> StoredLayer:
         """Return the quantized layer with the present integers and scales."""
         return self.settled().freeze(name)
 

@@ -34,6 +34,11 @@ class LevelGrid:
     factor: Tensor
     now: Levels
 
+    @property
+    def scale(self) -> Tensor:
+        """Present scales, float32 [out, groups]."""
+        return self.now.scale
+
     @torch.no_grad()
     def quantize_into(self, out: Tensor) -> None:
         """Write the dequantized weight (q - z) s, [out, in], in the dtype of `out`."""
