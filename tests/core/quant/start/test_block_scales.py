@@ -44,7 +44,7 @@ def test_every_step_reduces_the_error_of_the_outputs(name: str) -> None:
 @KINDS
 def test_the_levels_of_a_start_are_those_of_the_file(name: str) -> None:
     weight, gram = layer(width=512)
-    found = start_layer(weight, LayerScheme.of_type(name), gram)
+    found = start_layer(weight, LayerScheme.of_type(name), gram).levels
     stored = level_grid(found).freeze("layer")
     assert isinstance(stored, BlockLinear)
     assert torch.equal(theirs(stored), found.values())
@@ -53,7 +53,7 @@ def test_the_levels_of_a_start_are_those_of_the_file(name: str) -> None:
 @KINDS
 def test_steps_of_the_scales_stay_representable(name: str) -> None:
     weight, gram = layer(width=512)
-    grid = level_grid(start_layer(weight, LayerScheme.of_type(name), gram))
+    grid = level_grid(start_layer(weight, LayerScheme.of_type(name), gram).levels)
     target, out = weight * 1.1 + 0.01, torch.empty_like(weight)
     grid.quantize_into(out)
     before = (out - target).square().sum()
@@ -92,7 +92,7 @@ def _described(grid: LevelGrid, factor: Tensor) -> Tensor:
 @KINDS
 def test_parts_of_a_grid_step_the_rows_of_the_whole(name: str) -> None:
     weight, gram = layer(width=512)
-    start = start_layer(weight, LayerScheme.of_type(name), gram)
+    start = start_layer(weight, LayerScheme.of_type(name), gram).levels
     whole, apart = level_grid(start), level_grid(start)
     gradient = torch.randn(weight.shape, generator=torch.Generator().manual_seed(3))
     whole.step(gradient, torch.empty_like(weight), 1, 0.05)
@@ -135,7 +135,7 @@ def test_any_weight_gives_codes_in_their_ranges_and_no_larger_error(
     gram = x.T @ x / inputs
     gram[dead], gram[:, dead] = 0.0, 0.0
     scheme = LayerScheme.of_type(name)
-    found = start_layer(weight, scheme, gram)
+    found = start_layer(weight, scheme, gram).levels
     stored = level_grid(found).freeze("layer")
     assert isinstance(stored, BlockLinear)
     assert torch.equal(decode("layer", name, stored.encode()).dequantize(), found.values())
