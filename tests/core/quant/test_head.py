@@ -86,10 +86,12 @@ def test_feedback_brings_the_answers_of_a_block_type_nearer(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", sorted(TYPES))
-def test_uncorrelated_inputs_of_a_block_type_are_rounded_to_nearest(name: str) -> None:
+def test_uncorrelated_inputs_of_a_block_type_leave_little_to_gain(name: str) -> None:
     weight, scheme = torch.randn(48, 256, generator=torch.Generator().manual_seed(2)), LayerScheme.of_type(name)
     found = round_head(weight, "head", scheme, torch.eye(256), 0, never)
-    assert torch.equal(found.ints, new_grid(weight, scheme, importance=torch.ones(256)).freeze("head").ints)
+    nearest = new_grid(weight, scheme, importance=torch.ones(256)).freeze("head")
+    errors = [(layer.dequantize() - weight).square().sum() for layer in (found, nearest)]
+    assert 0.9 * errors[1] < errors[0] <= 1.0001 * errors[1]
 
 
 def test_an_input_that_never_varies_does_no_harm() -> None:
