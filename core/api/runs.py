@@ -67,8 +67,7 @@ def quantize(
         iters, lr, minmax_lr, samples, seqlen, batch_size, accumulate, learn_integers, end_to_end: Replace the values
             of the recipe; learn_integers and end_to_end only of one with the start gptq, lr of one that tunes integers.
         calibration: `builtin`, a Hub data set id, or a txt, jsonl or parquet file.
-        imatrix: An importance matrix of llama.cpp, in place of the mean squares of the inputs on the calibration text
-            (recipes without the start gptq).
+        imatrix: Importance matrix of llama.cpp, in place of measured inputs, for recipes without the start gptq.
         save_imatrix: Path of an importance matrix that the run writes.
         formats: One format is written into `output` itself, several into `output/FORMAT`.
         memory: Most bytes of memory, or a text such as `8GB`; decided from the free memory by default.
@@ -85,8 +84,8 @@ def quantize(
         model, output, recipe=recipe, bits=bits, group_size=group_size, sym=sym, bits_map=bits_map, iters=iters,
         lr=lr, minmax_lr=minmax_lr, samples=samples, seqlen=seqlen, batch_size=batch_size, accumulate=accumulate,
         learn_integers=learn_integers, end_to_end=end_to_end, calibration=calibration, formats=formats,
-        device=device, seed=seed, low_memory=low_memory, memory=limit_of(memory), compile=compile,
-        imatrix=imatrix, save_imatrix=save_imatrix, name=name,
+        device=device, seed=seed, low_memory=low_memory, memory=limit_of(memory), compile=compile, name=name,
+        imatrix=imatrix, save_imatrix=save_imatrix,
     )  # fmt: skip
     return _events(run_job(spec, inline=inline, should_stop=should_stop))
 
