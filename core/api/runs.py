@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from core.api.estimation import limit_of
 from core.bitsmap import BitsMap
@@ -67,8 +68,7 @@ def quantize(
         iters, lr, minmax_lr, samples, seqlen, batch_size, accumulate, learn_integers, end_to_end: Replace the values
             of the recipe; learn_integers and end_to_end only of one with the start gptq, lr of one that tunes integers.
         calibration: `builtin`, a Hub data set id, or a txt, jsonl or parquet file.
-        imatrix: Importance matrix of llama.cpp, in place of measured inputs, for recipes without the start gptq.
-        save_imatrix: Path of an importance matrix that the run writes.
+        imatrix, save_imatrix: Importance matrices of llama.cpp that the run reads (without the start gptq) and writes.
         formats: One format is written into `output` itself, several into `output/FORMAT`.
         memory: Most bytes of memory, or a text such as `8GB`; decided from the free memory by default.
         inline: Run in this process, which imports torch and which a crash ends, instead of in a child process.
@@ -80,13 +80,9 @@ def quantize(
     Raises:
         BitwrightError: The input is bad, or the run failed (its `Failed` event was the last); `Cancelled` after a stop.
     """
-    spec = from_options(
-        model, output, recipe=recipe, bits=bits, group_size=group_size, sym=sym, bits_map=bits_map, iters=iters,
-        lr=lr, minmax_lr=minmax_lr, samples=samples, seqlen=seqlen, batch_size=batch_size, accumulate=accumulate,
-        learn_integers=learn_integers, end_to_end=end_to_end, calibration=calibration, formats=formats,
-        device=device, seed=seed, low_memory=low_memory, memory=limit_of(memory), compile=compile, name=name,
-        imatrix=imatrix, save_imatrix=save_imatrix,
-    )  # fmt: skip
+    given: dict[str, Any] = {**locals(), "memory": limit_of(memory)}
+    del given["inline"], given["should_stop"]
+    spec = from_options(**given)
     return _events(run_job(spec, inline=inline, should_stop=should_stop))
 
 
