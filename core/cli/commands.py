@@ -89,7 +89,7 @@ Iters = Annotated[
 ]
 LearningRate = Annotated[
     float | None,
-    typer.Option("--lr", help="Learning rate of the rounding offsets, for the recipes of AutoRound; default: 1/iters."),
+    typer.Option("--lr", help="Learning rate of the integers, if the recipe tunes them; default: by the iterations."),
 ]
 MinMaxLearningRate = Annotated[
     float | None,

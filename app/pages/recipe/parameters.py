@@ -48,7 +48,7 @@ PARAMETERS = (
     Parameter("iters", "Iterations", "steps per block", "whole",
               "Tuning steps for each block. 0 keeps the start.", 0, 100_000),
     Parameter("lr", "Learning rate", "levels", "rate",
-              "Initial learning rate of the rounding values. Empty: 1 / iterations.", 0, 10),
+              "Initial learning rate of the rounding values. Empty: by the iterations.", 0, 10),
     Parameter("minmax_lr", "Scale rate", "", "rate",
               "Learning rate of the scale of each group. Empty: the learning rate, or by bits with GPTQ.", 0, 10),
     Parameter("low_bit_lr_scale", "Low-bit factor", "times", "rate",
@@ -152,7 +152,7 @@ def spoken(parameter: Parameter, value: Any) -> str:
 def automatic(parameter: Parameter, recipe: Recipe) -> str:
     """Return the value of an empty rate in this recipe; "" for a parameter that cannot be empty or is not used."""
     if parameter.key == "lr" and not unused(parameter, recipe):
-        return figure(1.0 / max(1, recipe.iters))
+        return figure(recipe.learning_rate(4))
     if parameter.key == "minmax_lr":
         return "by bits" if recipe.start == "gptq" else figure(recipe.learning_rate(4))
     return ""
