@@ -89,14 +89,14 @@ class Recipe:
         if self.learn_integers and self.start != "gptq":
             raise BadInput(
                 f'Learned integers need the start "gptq", but the start is {self.start!r}.',
-                "Set learn_integers to false.",
+                "Use --fixed-integers, or a recipe with that start, such as light or default.",
             )
         if self.start == "gptq" and not self.learn_integers:
             for name in FOR_ROUNDING:
                 if getattr(self, name) != getattr(type(self), name):
                     raise BadInput(
                         f"{name} has no effect: with the start gptq, only the scales are tuned.",
-                        "Set minmax_lr (--minmax-lr), the learning rate of the scales, or learn_integers to true.",
+                        "Use --minmax-lr, the learning rate of the scales, or --learn-integers.",
                     )
 
     def learning_rate(self, bits: int) -> float:

@@ -34,7 +34,7 @@ from tests.app.replayed_runs import ReplayedRuns, recorded, up_to, window_for
 from tests.app.surroundings import surroundings_with
 
 SPEC = JobSpec("demo", "/models/out")
-TUNED_SPEC = replace(SPEC, recipe=replace(recipes.load("default"), iters=4))
+TUNED_SPEC = replace(SPEC, recipe=replace(recipes.load("default"), iters=4, end_to_end=0))
 SMALLEST = (880, 580)
 
 
