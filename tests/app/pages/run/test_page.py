@@ -33,8 +33,8 @@ from tests.app.find import find
 from tests.app.replayed_runs import ReplayedRuns, recorded, up_to, window_for
 from tests.app.surroundings import surroundings_with
 
-SPEC = JobSpec("demo", "/models/out")
-TUNED_SPEC = replace(SPEC, recipe=replace(recipes.load("default"), iters=4, end_to_end=0))
+SPEC = JobSpec("demo", "/models/out", recipes.load("quick"))
+TUNED_SPEC = replace(SPEC, recipe=replace(recipes.load("default"), iters=4))
 SMALLEST = (880, 580)
 
 
