@@ -18,7 +18,7 @@ _LEARNED_RATE = 0.6
 """Learning rate of learned integers times the number of steps. 1, as in SignRound, gave errors up to 3 % larger, and
 0.4 no smaller ones."""
 _SCALE_RATE = {2: 1.0, 3: 0.5, 4: 0.3, 5: 0.1, 6: 0.07, 8: 0.1}
-"""Sum of the steps of the factor of a learned scale, by bits."""
+"""Learning rate of the factor of a learned scale times the number of steps, by bits."""
 NAMES = (
     "quick", "light", "default", "best", "gptq", "rtn", "opt-rtn", "autoround-light", "autoround", "autoround-best",
 )  # fmt: skip
@@ -100,7 +100,7 @@ class Recipe:
                     )
 
     def learning_rate(self, bits: int) -> float:
-        """Return the initial learning rate of the rounding offsets of a layer with `bits` bits."""
+        """Return the initial learning rate of the rounding offsets or learned integers of a layer with `bits` bits."""
         usual = _LEARNED_RATE if self.learn_integers else 1.0
         rate = self.lr if self.lr is not None else usual / max(1, self.iters)
         return rate * (self.low_bit_lr_scale if bits <= 3 else 1.0)

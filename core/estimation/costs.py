@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from core.estimation.memory_plan import memory_needs, plan_memory
+from core.estimation.memory_plan import ITEMSIZE, memory_needs, plan_memory
 from core.estimation.run_bytes import Range as Range
 from core.estimation.run_bytes import block_width, hidden_size, kept_bytes, samples_per_step, scoring_bytes, vocabulary
 from core.estimation.sizes import output_size
@@ -50,8 +50,6 @@ _ROUNDING = (100, 1_500)
 This is most of the time of a step of a mixture, in which each weight is used for few tokens."""
 _START = (5.0, 40.0)
 """Seconds to load libraries, tokenize the text, write the remaining files and verify."""
-_ITEMSIZE = 2
-"""Bytes of a number in the dtype of the matrix products, which is float32 on CPUs without fast bfloat16."""
 _SCORED_TOKENS = 8 * 512
 """Tokens of the text on which the loss is measured."""
 FIXED_SAMPLES = 8
@@ -120,7 +118,7 @@ def estimate(
     """
     caches = cache_bytes(tree, spec.recipe)
     tuned, scored = _working_set(tree, spec), scoring_bytes(tree, plans)
-    limited = None if spec.memory is None else plan_memory(memory_needs(tree, plans, spec, _ITEMSIZE), spec.memory)
+    limited = None if spec.memory is None else plan_memory(memory_needs(tree, plans, spec, ITEMSIZE), spec.memory)
     on_disk = spec.low_memory or (limited is not None and limited.spill)
     disk = _disk(tree, plans, spec, caches, on_disk)
     host_caches = Range(0, 0) if on_disk else caches

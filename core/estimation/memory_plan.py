@@ -19,6 +19,9 @@ from core.model.tree import LayerPlan, ModelTree
 from core.spec import JobSpec
 from core.wording import human
 
+ITEMSIZE = 2
+"""Bytes of a number in the dtype of the matrix products before the device is known; a run measures whether it is fast,
+and plans with 4 where it is not."""
 _PROCESS = 600_000_000
 """Memory of Python with torch, transformers and the compiled loops, without tensors."""
 _TOKEN = 2_400

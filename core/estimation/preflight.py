@@ -13,7 +13,7 @@ from pathlib import Path
 from core.calibration import text
 from core.claim import is_filled_in_place, is_free, refuse_if_claimed, staging_places
 from core.errors import BadInput, DiskFull, ModelNotFound, OutputProblem, UnsupportedModel
-from core.estimation.memory_plan import check_limit, memory_needs
+from core.estimation.memory_plan import ITEMSIZE, check_limit, memory_needs
 from core.estimation.sizes import output_size
 from core.files import existing_parent, free_bytes
 from core.formats.dequantized.source import read_source
@@ -26,8 +26,6 @@ from core.spec import JobSpec
 from core.wording import human
 
 _SIDE_FILES = 40_000_000
-_ITEMSIZE = 2
-"""Smallest number of bytes of a number in the dtype of the matrix products; the run checks with that of the device."""
 
 
 def check(spec: JobSpec) -> None:
@@ -105,7 +103,7 @@ def check_room(spec: JobSpec, tree: ModelTree) -> None:
     if nothing:
         raise BadInput(*nothing)
     if spec.memory is not None:
-        check_limit(memory_needs(tree, plans, spec, _ITEMSIZE), spec.memory)
+        check_limit(memory_needs(tree, plans, spec, ITEMSIZE), spec.memory)
     check_free(Path(spec.output), sum(output_size(tree, plans, name).total + _SIDE_FILES for name in spec.formats))
 
 

@@ -46,7 +46,7 @@ def samples_per_step(recipe: Recipe) -> int:
 def kept_bytes(plans: Sequence[LayerPlan], recipe: Recipe) -> Range:
     """Return the bytes of the quantized blocks that are kept until the end-to-end steps.
 
-    They are in memory; with low memory, or if they need more than a quarter of the free memory, in files.
+    They are in memory, or in files if the plan of the memory says so (`core.estimation.memory_plan`).
     """
     if not recipe.end_to_end:
         return Range(0, 0)

@@ -224,13 +224,14 @@ class _AdaptedProducts(TorchFunctionMode):
 
     def __torch_function__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None) -> Any:
         """Call a function of torch."""
+        kwargs = kwargs or {}
         if func is Tensor.index_add_ and len(args) == 4 and args[3].dtype != args[0].dtype:
             args = (*args[:3], args[3].to(args[0].dtype))
         if func in GROUPED and not torch.is_grad_enabled() and args[0].device.type == "cpu":
-            return in_few_shapes(args[0], args[1], ends_of(args, kwargs or {}))
-        if func is functional.scaled_dot_product_attention and len(args) == 3 and attends(*args, **(kwargs or {})):
-            return attend(*args, **(kwargs or {}))
-        return func(*args, **(kwargs or {}))
+            return in_few_shapes(args[0], args[1], ends_of(args, kwargs))
+        if func is functional.scaled_dot_product_attention and len(args) == 3 and attends(*args, **kwargs):
+            return attend(*args, **kwargs)
+        return func(*args, **kwargs)
 
 
 def fill_outside(skeleton: Skeleton, dtype: torch.dtype, device: torch.device) -> None:

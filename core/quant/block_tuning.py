@@ -1,10 +1,10 @@
 """Tuning of the grids of one block by signed gradient descent.
 
-A grid has integers that are fixed and scales that are learned (`core.quant.level_grid`), or rounding offsets and range
-factors (`core.quant.grid`, SignRound, arXiv 2309.05516). The loss is the mean squared error between the output of the
-quantized block on the activations of the quantized model and the output of the original block on those of the original
-model. The gradients of a grid have a closed form, so autograd stores only one gradient, that of the layer in the
-backward pass.
+A grid has learned scales and fixed integers (`core.quant.level_grid`), learned scales and integers
+(`core.quant.latent_grid`), or rounding offsets and range factors (`core.quant.grid`, SignRound, arXiv 2309.05516). The
+loss is the mean squared error between the output of the quantized block on the activations of the quantized model and
+the output of the original block on those of the original model. The gradients of a grid have a closed form, so autograd
+stores only one gradient, that of the layer in the backward pass.
 """
 
 from __future__ import annotations
@@ -21,8 +21,6 @@ from core.control import ShouldStop
 from core.errors import Cancelled
 from core.estimation.costs import FIXED_SAMPLES
 from core.quant.expert_steps import ExpertSteps
-from core.quant.latent_grid import LatentGrid
-from core.quant.level_grid import LevelGrid
 from core.quant.parameter_grid import ParameterGrid
 
 CHECKS = 10
@@ -130,9 +128,9 @@ def tune_block(
         return sum(losses) / sum(len(index) for index in fixed)
 
     # the parameters of grids with a start have plain rounding
-    started = [layer for layer in layers if isinstance(layer.grid, LevelGrid | LatentGrid)]
+    started = [layer for layer in layers if layer.grid.started]
     for layer in layers:
-        if not isinstance(layer.grid, LevelGrid | LatentGrid):
+        if not layer.grid.started:
             _write(layer)
     before = judge()
     for layer in started:

@@ -247,6 +247,11 @@ class Grid:
         """True if parts of the grid can be stepped separately."""
         return self.numbers is None
 
+    @property
+    def started(self) -> bool:
+        """True if the grid begins with the levels of a start."""
+        return False
+
     def state(self) -> tuple[Tensor, ...]:
         """Return copies of the offset and the range factors."""
         return (self.offset.clone(), self.min_scale.clone(), self.max_scale.clone())

@@ -143,9 +143,11 @@ def make_grid(
     if started is not None:
         places.fill(parameter.data, lambda rows: _round(weight, scheme, min_zero, rows))
         bits, rate = item.scheme.bits, recipe.range_rate(item.scheme.bits)
-        grid: TunedGrid = level_grid(started)
+        grid: TunedGrid
         if recipe.learn_integers and recipe.iters and bits in BOUNDS and not scheme.type:
             grid = latent_grid(started, weight, recipe.iters, recipe.learning_rate(bits) * recipe.iters)
+        else:
+            grid = level_grid(started)
         return ParameterGrid(grid, parameter, places, list(group.rows), rate, True, recorded.grouped(parameter))
     searched = None
     if searchable(scheme) and (recipe.start != "range" or not group.tuned):

@@ -19,8 +19,15 @@ from numba import njit, types
 from numba.extending import overload
 from torch import Tensor
 
+DEVICE = "cpu"
+"""Type of the devices with compiled loops."""
 _SMALLEST_SHARE = 1 << 16
 """Minimum of weights per thread; below it, another thread costs more time than it saves."""
+
+
+def compiled_for(tensor: Tensor) -> bool:
+    """Return whether there are compiled loops for the device of a tensor."""
+    return tensor.device.type == DEVICE
 
 
 def _value(x):  # type: ignore[no-untyped-def]
@@ -155,9 +162,10 @@ def quantize(
 
 
 @njit(nogil=True, cache=True, fastmath={"nsz"}, error_model="numpy")
-def _dequantize(levels, scale, zero, base, out, first, last):  # type: ignore[no-untyped-def] # pragma: no cover
+def _dequantize(levels, digits, scale, zero, base, out, first, last):  # type: ignore[no-untyped-def] # pragma: no cover
     groups = scale.shape[1]
     size = levels.shape[1] // groups
+    half = (np.int32(1) << digits) >> 1
     for row in range(first, last):
         for group in range(groups):
             begin = group * size
@@ -165,7 +173,8 @@ def _dequantize(levels, scale, zero, base, out, first, last):  # type: ignore[no
             s, z = scale[row, group], zero[row, group]
             b = np.float32(0) if base is None else base[row, group]  # resolved at compile time
             for i in range(size):
-                to[i] = _rounded((np.float32(q[i]) - z) * s + b, to[i])
+                level = (np.int32(q[i]) + half) >> digits
+                to[i] = _rounded((np.float32(level) - z) * s + b, to[i])
 
 
 @njit(nogil=True, cache=True, fastmath={"reassoc", "nsz"}, error_model="numpy")
@@ -183,14 +192,14 @@ def _level_sums(levels, gradient, zero, sums, first, last):  # type: ignore[no-u
             sums[row, group] = total
 
 
-def dequantize(levels: Tensor, scale: Tensor, zero: Tensor, base: Tensor | None, out: Tensor) -> None:
+def dequantize(levels: Tensor, scale: Tensor, zero: Tensor, base: Tensor | None, out: Tensor, digits: int = 0) -> None:
     """Write (level - zero) * scale + base into `out`, [out, in].
 
     Args:
-        levels: uint8 [out, in].
+        levels: uint8 or int16 [out, in], multiples of 2^-digits that are rounded to whole levels.
         scale, zero, base: float32 [out, groups]; no base is 0.
     """
-    arrays = (levels.numpy(), scale.numpy(), zero.numpy(), _optional(base))
+    arrays = (levels.numpy(), np.int32(digits), scale.numpy(), zero.numpy(), _optional(base))
     with _exact(out) as target:
         in_parts(levels, lambda first, last: _dequantize(*arrays, target, first, last))
 
@@ -205,21 +214,6 @@ def level_sums(levels: Tensor, gradient: Tensor, zero: Tensor) -> Tensor:
     arrays = (levels.numpy(), _array(gradient), zero.numpy(), sums.numpy())
     in_parts(levels, lambda first, last: _level_sums(*arrays, first, last))
     return sums
-
-
-@njit(nogil=True, cache=True, fastmath={"nsz"}, error_model="numpy")
-def _dequantize_latent(latent, scale, zero, digits, out, first, last):  # type: ignore[no-untyped-def] # pragma: no cover
-    groups = scale.shape[1]
-    size = latent.shape[1] // groups
-    half = np.int32(1 << (digits - 1))
-    for row in range(first, last):
-        for group in range(groups):
-            begin = group * size
-            n, to = latent[row, begin : begin + size], out[row, begin : begin + size]
-            s, z = scale[row, group], zero[row, group]
-            for i in range(size):
-                level = (np.int32(n[i]) + half) >> digits
-                to[i] = _rounded((np.float32(level) - z) * s, to[i])
 
 
 @njit(nogil=True, cache=True, fastmath={"reassoc", "nsz"}, error_model="numpy")
@@ -242,24 +236,14 @@ def _move_latent(latent, gradient, scale, zero, digits, move, low, high, sums, f
             sums[row, group] = total
 
 
-def dequantize_latent(latent: Tensor, scale: Tensor, zero: Tensor, digits: int, out: Tensor) -> None:
-    """Write (level - zero) * scale into `out`, [out, in], with levels that are rounded latent levels.
+def move_latent(
+    latent: Tensor, gradient: Tensor, scale: Tensor, zero: Tensor, digits: int, size: int, limits: tuple[int, int]
+) -> Tensor:
+    """Move latent levels in place against the signs of their gradients.
 
     Args:
         latent: int16 [out, in], latent levels as multiples of 2^-digits.
         scale, zero: float32 [out, groups].
-    """
-    arrays = (latent.numpy(), scale.numpy(), zero.numpy(), np.int32(digits))
-    with _exact(out) as target:
-        in_parts(latent, lambda first, last: _dequantize_latent(*arrays, target, first, last))
-
-
-def move_latent(
-    latent: Tensor, gradient: Tensor, scale: Tensor, zero: Tensor, digits: int, size: int, limits: tuple[int, int]
-) -> Tensor:
-    """Move latent levels in place against the signs of their gradients; arguments as in `dequantize_latent`.
-
-    Args:
         gradient: G, bfloat16 or float32 [out, in].
         size: multiples by which the latent levels move.
         limits: smallest and largest latent level.

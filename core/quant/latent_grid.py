@@ -68,8 +68,8 @@ class LatentGrid:
     def quantize_into(self, out: Tensor) -> None:
         """Write the dequantized weight (q - z) s, [out, in], in the dtype of `out`."""
         scale, zero = self.scales.scale, self.scales.start.zero
-        if scale.device.type == "cpu":
-            kernels.dequantize_latent(self.latent, scale, zero, unit_bits(self.scales.start.scheme.bits), out)
+        if kernels.compiled_for(scale):
+            kernels.dequantize(self.latent, scale, zero, None, out, unit_bits(self.scales.start.scheme.bits))
             return
         for rows in row_chunks(*self.latent.shape):
             start = self.scales.start
@@ -93,7 +93,7 @@ class LatentGrid:
     def _move(self, gradient: Tensor, size: int) -> Tensor:
         """Move the latent levels, and return the gradients of the scales before it, float32 [out, groups]."""
         scale, zero = self.scales.scale, self.scales.start.zero
-        if scale.device.type == "cpu":
+        if kernels.compiled_for(scale):
             digits = unit_bits(self.scales.start.scheme.bits)
             return kernels.move_latent(self.latent, gradient, scale, zero, digits, size, self.limits)
         sums = torch.empty_like(scale)
@@ -121,6 +121,11 @@ class LatentGrid:
     @property
     def divisible(self) -> bool:
         """True if parts of the grid can be stepped separately."""
+        return True
+
+    @property
+    def started(self) -> bool:
+        """True if the grid begins with the levels of a start."""
         return True
 
     def freeze(self, name: str) -> StoredLayer:

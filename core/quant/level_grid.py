@@ -43,7 +43,7 @@ class LevelGrid:
     def quantize_into(self, out: Tensor) -> None:
         """Write the dequantized weight (q - z) s, [out, in], in the dtype of `out`."""
         now = self.now
-        if now.scale.device.type == "cpu":
+        if kernels.compiled_for(now.scale):
             kernels.dequantize(now.levels, now.scale, now.zero, now.base, out)
             return
         for rows in row_chunks(len(out), out.shape[1]):
@@ -69,7 +69,7 @@ class LevelGrid:
 
     def _level_sums(self, gradient: Tensor, zero: Tensor) -> Tensor:
         """Return the sums of G (q - z) over the groups, float32 [out, groups]."""
-        if zero.device.type == "cpu":
+        if kernels.compiled_for(zero):
             return kernels.level_sums(self.start.levels, gradient, zero)
         sums = torch.empty_like(zero)
         for rows in row_chunks(len(sums), gradient.shape[1]):
@@ -105,6 +105,11 @@ class LevelGrid:
     @property
     def divisible(self) -> bool:
         """True if parts of the grid can be stepped separately."""
+        return True
+
+    @property
+    def started(self) -> bool:
+        """True if the grid begins with the levels of a start."""
         return True
 
     def freeze(self, name: str) -> StoredLayer:

@@ -37,5 +37,9 @@ class TunedGrid(Protocol):
     def divisible(self) -> bool:
         """True if parts of the grid can be stepped separately."""
 
+    @property
+    def started(self) -> bool:
+        """True if the grid begins with the levels of a start, and not with plain rounding."""
+
     def freeze(self, name: str) -> StoredLayer:
         """Return the quantized layer with the present integers and scales."""

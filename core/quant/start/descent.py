@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from core.quant.kernels import in_parts
+from core.quant.kernels import compiled_for, in_parts
 from core.quant.start import kernels
 from core.quant.start.least_squares import DAMPING
 from core.quant.start.levels import Levels, damping, row_chunks
@@ -39,7 +39,7 @@ def descend(weight: Tensor, found: Levels, gram: Tensor) -> Levels:
 def _sweep(
     levels: Tensor, slopes: Tensor, residual: Tensor, found: Levels, gram: Tensor, top: int, begin: int, end: int
 ) -> None:
-    if levels.device.type == kernels.DEVICE:
+    if compiled_for(levels):
         arrays = (
             levels.numpy(),
             slopes.numpy(),

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from core.errors import BitwrightError
-from core.quant.kernels import in_parts
+from core.quant.kernels import compiled_for, in_parts
 from core.quant.start import kernels
 from core.quant.start.inverse_factor import invert_and_factor
 from core.quant.start.levels import Levels, damped_diagonal, row_chunks
@@ -95,7 +95,7 @@ def _round_block(
     begin: int,
     end: int,
 ) -> None:
-    if work.device.type == kernels.DEVICE:
+    if compiled_for(work):
         arrays = (
             work.numpy(),
             levels.numpy(),

@@ -9,9 +9,6 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-DEVICE = "cpu"
-"""Type of the devices with compiled loops."""
-
 
 @njit(nogil=True, cache=True, fastmath={"nsz", "contract"}, error_model="numpy")
 def feed_back(work, levels, scale, zero, group_of, upper, errors, top, begin, end, first, last):  # type: ignore[no-untyped-def] # pragma: no cover

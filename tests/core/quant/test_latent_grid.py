@@ -9,6 +9,8 @@ from core.quant.latent_grid import BOUNDS, LatentGrid, latent_grid, unit_bits
 from core.quant.start.scale_search import search
 from core.schemes import LayerScheme
 
+pytestmark = pytest.mark.usefixtures("both_paths")
+
 
 def grid_of(sym: bool = True, bits: int = 3, iterations: int = 10) -> tuple[torch.Tensor, LatentGrid]:
     weight = torch.randn(24, 96, generator=torch.Generator().manual_seed(5)) * 0.1
@@ -37,7 +39,7 @@ def test_the_weight_of_a_pass_is_the_stored_one(sym: bool, dtype: torch.dtype) -
     assert torch.equal(stored.dequantize().to(dtype), out)
 
 
-def test_compiled_and_portable_steps_are_equal() -> None:
+def test_a_step_moves_latent_levels_and_factors_against_their_gradients() -> None:
     (_, grid), gradient = grid_of(), torch.randn(24, 96)
     _, other = grid_of()
     out = torch.empty(24, 96)

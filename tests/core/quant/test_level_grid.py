@@ -9,6 +9,8 @@ from core.quant.level_grid import LevelGrid, level_grid
 from core.quant.start.scale_search import search
 from core.schemes import LayerScheme
 
+pytestmark = pytest.mark.usefixtures("both_paths")
+
 
 def grid_of(sym: bool = True, bits: int = 3) -> tuple[torch.Tensor, LevelGrid]:
     weight = torch.randn(24, 96, generator=torch.Generator().manual_seed(5)) * 0.1

@@ -11,21 +11,17 @@ from core.errors import BadInput
 from core.estimation.memory_plan import memory_needs, plan_memory
 from core.estimation.preflight import check_room, read_tree
 from core.formats.grids import plan_layers
-from core.inference.devices import DtypeProbe
 from core.quant import prepare
 from core.spec import JobSpec
 from tests.core.quant.test_pipeline import digests, report_of, run, spec_of
 from tests.core.tiny_model import save_model
 
+pytestmark = pytest.mark.usefixtures("float32")
+
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save_model(tmp_path_factory.mktemp("source") / "model")
-
-
-@pytest.fixture(autouse=True)
-def float32(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(prepare, "probe_dtype", lambda device: DtypeProbe("float32", {}, 0.0))
 
 
 def least(spec: JobSpec) -> int:

@@ -17,6 +17,8 @@ from core.quant import grid_groups
 from tests.core.quant.test_pipeline import report_of, run, spec_of
 from tests.core.tiny_architectures import make_model
 
+pytestmark = pytest.mark.usefixtures("float32")
+
 
 def done_of(folder: Path, name: str, **changes: Any) -> Done:
     make_model(name, folder / "model")
@@ -106,12 +108,3 @@ def test_a_shared_block_is_quantized_once_and_used_by_all(tmp_path: Path) -> Non
     assert report["verification"]["auto_round"]["perplexity"] == pytest.approx(
         report["perplexity"]["quantized"], rel=1e-3
     )
-
-
-@pytest.fixture(autouse=True)
-def float32(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Compute in float32 on every machine."""
-    from core.inference.devices import DtypeProbe
-    from core.quant import prepare
-
-    monkeypatch.setattr(prepare, "probe_dtype", lambda device: DtypeProbe("float32", {}, 0.0))

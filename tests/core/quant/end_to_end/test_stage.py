@@ -37,15 +37,6 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save_model(tmp_path_factory.mktemp("source") / "model")
 
 
-@pytest.fixture
-def float32(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Compute in float32 on every machine."""
-    from core.inference.devices import DtypeProbe
-    from core.quant import prepare
-
-    monkeypatch.setattr(prepare, "probe_dtype", lambda device: DtypeProbe("float32", {}, 0.0))
-
-
 def end_to_end(model: Path, folder: Path, steps: int = 3, **changes: Any) -> JobSpec:
     """A job at 2 bits without tuning of blocks."""
     small = {"bits": 2, "iters": 0, "start": "gptq", "samples": 4, "seqlen": 64, "batch_size": 4, **changes}

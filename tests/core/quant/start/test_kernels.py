@@ -7,7 +7,8 @@ from collections.abc import Callable
 import pytest
 from torch import Tensor
 
-from core.quant.start import descent, feedback, kernels
+from core.quant import kernels
+from core.quant.start import descent, feedback
 from core.quant.start.levels import Levels
 from core.quant.start.scale_search import search
 from core.schemes import LayerScheme

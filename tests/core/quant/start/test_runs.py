@@ -12,10 +12,9 @@ import torch
 from core.control import never
 from core.events import BlockDone, BlockStarted, LayerStarted
 from core.formats.opened import open_checkpoint
-from core.inference.devices import DtypeProbe
 from core.model.slices import ParameterSlice
 from core.model.tree import LayerPlan
-from core.quant import blocks, prepare
+from core.quant import blocks
 from core.quant.grid import new_grid
 from core.quant.grid_groups import RowGroup
 from core.quant.parameter_grid import GridRows
@@ -26,15 +25,12 @@ from tests.core.quant.test_pipeline import digests, report_of, run, spec_of
 from tests.core.tiny_architectures import make_model
 from tests.core.tiny_model import save_model
 
+pytestmark = pytest.mark.usefixtures("float32")
+
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save_model(tmp_path_factory.mktemp("source") / "model")
-
-
-@pytest.fixture(autouse=True)
-def float32(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(prepare, "probe_dtype", lambda device: DtypeProbe("float32", {}, 0.0))
 
 
 def losses(model: Path, folder: Path, **changes: Any) -> list[tuple[float, float]]:
