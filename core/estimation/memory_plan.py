@@ -96,6 +96,7 @@ class MemoryPlan:
         resident: all blocks stay loaded in the end-to-end stage.
         host: bytes of host memory.
         device: bytes of the memory of a device that has its own; 0 for others.
+        files: bytes of the files of the job folder that the run reads and writes until it ends; 0 without `spill`.
     """
 
     micro_batch: int
@@ -105,6 +106,7 @@ class MemoryPlan:
     resident: bool
     host: int
     device: int
+    files: int
 
     @property
     def slowness(self) -> tuple[int, bool, bool, int]:
@@ -229,8 +231,9 @@ def _plans(needs: MemoryNeeds, limit: int, device: int | None) -> Iterator[Memor
             stage += (needs.blocks if resident else 0) + (0 if spill else needs.inputs)
         work = max(needs.fixed, needs.start + grams, tuning, stage)
         host = needs.process + between + (work if device is None else needs.fixed)
+        files = needs.states + needs.kept + needs.inputs if spill else 0
         yield MemoryPlan(
-            micro, spill, grams, _passes(needs.grams, grams), resident, host, 0 if device is None else work
+            micro, spill, grams, _passes(needs.grams, grams), resident, host, 0 if device is None else work, files
         )
 
 

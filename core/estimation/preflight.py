@@ -8,19 +8,22 @@ from __future__ import annotations
 
 import os
 import secrets
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from core.calibration import text
 from core.claim import is_filled_in_place, is_free, refuse_if_claimed, staging_places
 from core.errors import BadInput, DiskFull, ModelNotFound, OutputProblem, UnsupportedModel
-from core.estimation.memory_plan import ITEMSIZE, check_limit, memory_needs
+from core.estimation.memory_plan import ITEMSIZE, MemoryPlan, check_limit, memory_needs, plan_memory
 from core.estimation.sizes import output_size
 from core.files import existing_parent, free_bytes
 from core.formats.dequantized.source import read_source
 from core.formats.grids import plan_layers
+from core.home import home
 from core.model.folder import check_folder, only_gguf
 from core.model.plans import nothing_quantized
-from core.model.tree import ModelTree
+from core.model.tree import LayerPlan, ModelTree
 from core.model_id import DEMO, looks_like_path
 from core.spec import JobSpec
 from core.wording import human
@@ -95,16 +98,51 @@ def check_room(spec: JobSpec, tree: ModelTree) -> None:
     """Check the disk space and the memory limit.
 
     Raises:
-        DiskFull: the volume of the output has too little free space.
+        DiskFull: the volume of the output, or of the files of the run, has too little free space.
         BadInput: no layer is quantized, or the run cannot stay below the memory limit of the job.
     """
     plans = plan_layers(tree, spec.bits_map, spec.formats)
     nothing = nothing_quantized(plans)
     if nothing:
         raise BadInput(*nothing)
-    if spec.memory is not None:
-        check_limit(memory_needs(tree, plans, spec, ITEMSIZE), spec.memory)
-    check_free(Path(spec.output), sum(output_size(tree, plans, name).total + _SIDE_FILES for name in spec.formats))
+    plan = _memory_plan(tree, plans, spec)
+    outputs = sum(output_size(tree, plans, name).total + _SIDE_FILES for name in spec.formats)
+    check_disk(Path(spec.output), outputs, home(), plan.files if plan else 0)
+
+
+def _memory_plan(tree: ModelTree, plans: Sequence[LayerPlan], spec: JobSpec) -> MemoryPlan | None:
+    """Return the choices of a run; None if they depend on the free memory."""
+    if spec.memory is None and not spec.low_memory:
+        return None
+    needs = memory_needs(tree, plans, spec, ITEMSIZE)
+    return plan_memory(needs, sys.maxsize) if spec.memory is None else check_limit(needs, spec.memory)
+
+
+def check_disk(output: Path, nbytes: int, folder: Path, files: int) -> None:
+    """Check the disk space of a run, whose output and whose own files may be on the same volume.
+
+    Args:
+        nbytes: size of all outputs.
+        folder: of the files that the run reads and writes until it ends (`core.estimation.memory_plan`).
+        files: their size.
+
+    Raises:
+        DiskFull: a volume has too little free space.
+    """
+    check_free(output, nbytes)
+    shared = existing_parent(output).stat().st_dev == existing_parent(folder).stat().st_dev
+    needed, free = files + (nbytes if shared else 0), free_bytes(folder)
+    if files and free < needed:
+        what = (
+            f"The output and the temporary files need about {human(needed)}"
+            if shared
+            else (f"The temporary files of this run need about {human(needed)}")
+        )
+        raise DiskFull(
+            f"{what}, but {folder} has only {human(free)} free.",
+            "Free some space, allow more memory (--memory), use fewer samples, or set BITWRIGHT_HOME to a folder on "
+            "another volume.",
+        )
 
 
 def check_free(output: Path, needed: int) -> None:

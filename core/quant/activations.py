@@ -20,6 +20,9 @@ class Activations:
 
     Attributes:
         data: the tensor; memory-mapped from `file` if one is given.
+
+    Raises:
+        OSError: the disk has too little free space for the file.
     """
 
     def __init__(self, shape: Sequence[int], dtype: torch.dtype, file: Path | None = None) -> None:
@@ -28,6 +31,7 @@ class Activations:
             self.data = torch.empty(tuple(shape), dtype=dtype)
         else:
             size = math.prod(shape)
+            _reserve(file, size * dtype.itemsize)
             self.data = torch.from_file(str(file), shared=True, size=size, dtype=dtype).view(tuple(shape))
             if os.name == "posix":
                 file.unlink()  # the mapping keeps the data, and a killed run leaves no file behind
@@ -56,3 +60,10 @@ class Activations:
         if self._mapped:
             drop_pages(self.data)
         return value
+
+
+def _reserve(file: Path, nbytes: int) -> None:
+    """Create a file with space on the disk: a process is killed if it writes to a mapped page that gets none."""
+    with file.open("wb") as stream:
+        if nbytes and hasattr(os, "posix_fallocate"):  # Linux
+            os.posix_fallocate(stream.fileno(), 0, nbytes)

@@ -80,7 +80,7 @@ def run(spec: JobSpec, job: Path, emit: Emit, control: Control) -> None:
     """
     started = time.monotonic()
     emit(Stage("prepare"))
-    ready = prepare(spec, emit, control.should_stop)
+    ready = prepare(spec, job, emit, control.should_stop)
     check_stop(control.should_stop)
     emit(_started(spec, ready))
     emit(Stage("calibrate"))

@@ -20,7 +20,7 @@ from transformers.pytorch_utils import Conv1D
 from core.control import ShouldStop
 from core.errors import BadInput, UnsupportedModel
 from core.estimation.memory_plan import check_limit, memory_needs, plan_memory
-from core.estimation.preflight import check_free, check_output
+from core.estimation.preflight import check_disk, check_output
 from core.estimation.sizes import larger_than_source
 from core.events import Emit, Log
 from core.formats.dequantized.source import read_source
@@ -105,8 +105,11 @@ class PreparedRun:
         return [item for item in self.plans if item.linear.block == block and item.scheme.quantized]
 
 
-def prepare(spec: JobSpec, emit: Emit, should_stop: ShouldStop) -> PreparedRun:
+def prepare(spec: JobSpec, job: Path, emit: Emit, should_stop: ShouldStop) -> PreparedRun:
     """Open the model, apply the bits map and the formats, and choose the device.
+
+    Args:
+        job: folder for the files of the run.
 
     Raises:
         BitwrightError: the request is invalid.
@@ -132,7 +135,8 @@ def prepare(spec: JobSpec, emit: Emit, should_stop: ShouldStop) -> PreparedRun:
     _check_kinds(tree, plans, skeleton)
     about = (tree.config, skeleton.module_name, source.folder, source.label)
     formats = {name: plan(name, tree, plans, *about) for name in spec.formats}
-    check_free(Path(spec.output), SPARE + sum(item.nbytes for item in formats.values()))
+    resolved, files = resolve(spec, tree, plans)
+    check_disk(Path(spec.output), SPARE + sum(item.nbytes for item in formats.values()), job, files)
     if tree.left_out:
         emit(Log("warning", f"{len(tree.left_out)} tensors of an adapter are not copied, such as {tree.left_out[0]}"))
     for name in foreign_links(source.folder):
@@ -145,7 +149,6 @@ def prepare(spec: JobSpec, emit: Emit, should_stop: ShouldStop) -> PreparedRun:
             emit(Log("warning", f"{name}: {large}"))
         for note in planned.notes:
             emit(Log("info", f"{name}: {note}"))
-    resolved = resolve(spec, tree, plans)
     if spec.compile and resolved.torch_device.type == "cpu":
         check_compiler()
     return PreparedRun(
@@ -234,8 +237,8 @@ def _check_kinds(tree: ModelTree, plans: Sequence[LayerPlan], skeleton: Skeleton
             )
 
 
-def resolve(spec: JobSpec, tree: ModelTree, plans: Sequence[LayerPlan]) -> ResolvedSettings:
-    """Return the settings of a job on this machine; measures the fastest dtype.
+def resolve(spec: JobSpec, tree: ModelTree, plans: Sequence[LayerPlan]) -> tuple[ResolvedSettings, int]:
+    """Return the settings of a job on this machine, and the bytes of its files; measures the fastest dtype.
 
     Raises:
         BadInput: the run cannot stay below the memory limit of the job.
@@ -252,7 +255,7 @@ def resolve(spec: JobSpec, tree: ModelTree, plans: Sequence[LayerPlan]) -> Resol
         planned = plan_memory(needs, _SHARE * memory // 100, own)
     else:
         planned = check_limit(needs, spec.memory, own)
-    return ResolvedSettings(
+    settings = ResolvedSettings(
         device=device.id,
         dtype=dtype,
         threads=threads,
@@ -264,6 +267,7 @@ def resolve(spec: JobSpec, tree: ModelTree, plans: Sequence[LayerPlan]) -> Resol
         resident=planned.resident,
         planned_memory=planned.host,
     )
+    return settings, planned.files
 
 
 def check_compiler() -> None:

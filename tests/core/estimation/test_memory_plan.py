@@ -109,12 +109,16 @@ def test_needs_do_not_grow_with_the_number_of_blocks_except_for_the_stage(name: 
 
 
 def test_with_files_the_plan_does_not_depend_on_the_number_of_blocks_and_samples() -> None:
-    recipe, found = replace(load("default"), end_to_end=10), set()
+    recipe, found, files = replace(load("default"), end_to_end=10), set(), []
     for blocks, samples in ((2, 64), (20, 1024)):
         tree = llama(blocks)
         needs = memory_needs(tree, resolve_schemes(tree, BitsMap()), spec_of(replace(recipe, samples=samples)), 2)
-        found.add(replace(plan_memory(needs, 0), passes=0))
+        plan = plan_memory(needs, 0)
+        found.add(replace(plan, passes=0, files=0))
+        files.append(plan.files)
+        assert plan_memory(needs, 10**15).files == 0
     assert len(found) == 1
+    assert files[1] > files[0] > 0
 
 
 def test_a_mixture_needs_more_than_its_experts_have_inputs() -> None:

@@ -58,3 +58,9 @@ def test_the_file_has_no_name_that_a_killed_run_could_leave(tmp_path: Path) -> N
     assert list(tmp_path.iterdir()) == []
     cache.write(slice(0, 4), torch.ones(4, 8, 16))
     assert cache.read(slice(3, 4), torch.device("cpu")).sum() == 8 * 16
+
+
+@pytest.mark.skipif(not hasattr(os, "posix_fallocate"), reason="disk space cannot be reserved")
+def test_a_file_that_does_not_fit_on_the_disk_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(OSError, match=r"space left|too large"):
+        Activations((1 << 40, 1 << 20), torch.bfloat16, tmp_path / "cache")

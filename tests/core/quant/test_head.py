@@ -183,4 +183,4 @@ def test_a_head_that_the_model_calls_otherwise_is_refused(tmp_path: Path) -> Non
     made: Any = BioGptForCausalLM(config)
     made.to(torch.bfloat16).save_pretrained(folder)
     with pytest.raises(UnsupportedModel, match="output_projection"):
-        prepare(with_head(folder, tmp_path), lambda event: None, never)
+        prepare(with_head(folder, tmp_path), tmp_path, lambda event: None, never)
