@@ -21,7 +21,7 @@ from torch import Tensor
 from core.formats.gguf.blocks import BlockScales
 from core.formats.quantized import QuantizedLinear
 from core.formats.stored import StoredLayer
-from core.quant import kernels
+from core.quant.device_kernels import kernels_for
 from core.quant.typed_grid import nonzero_scales
 from core.schemes import LayerScheme
 
@@ -55,7 +55,7 @@ class Grid:
             a constant).
         base: float32, value of level 0, for block types with minimums; None for 0.
         numbers: stored scales of the block type, or None.
-        compiled: use the compiled loops (CPU) instead of torch operations.
+        compiled: use the compiled kernels of the device, if it has any, instead of torch operations.
     """
 
     weight: Tensor
@@ -131,7 +131,8 @@ class Grid:
     @torch.no_grad()
     def quantize_into(self, out: Tensor) -> None:
         """Write the dequantized weight (q - z) s + base, [out, in], in the dtype of `out`."""
-        if self.compiled:
+        kernels = kernels_for(self.weight) if self.compiled else None
+        if kernels is not None:
             kernels.quantize(self.weight, self.offset, self.scale, self.shift, self.base, self.unit, self.bounds, out)
             return
         for rows in self.chunks():
@@ -151,7 +152,8 @@ class Grid:
             steps: units by which the offset moves (T - i at iteration i of T, a linear decay).
             factor_step: step size of the range factors; unused with a block type.
         """
-        if self.compiled:
+        kernels = kernels_for(self.weight) if self.compiled else None
+        if kernels is not None:
             sums = kernels.step(
                 self.weight, gradient, self.offset, self.scale, self.shift, self.base, self.unit, steps, self.bounds
             )
@@ -271,7 +273,7 @@ def new_grid(
     min_zero: int = 0,
     searched: Tensor | None = None,
     importance: Tensor | None = None,
-    compiled: bool | None = None,
+    compiled: bool = True,
 ) -> Grid:
     """Return the grid of plain rounding (RTN): offset 0 and factors 1.
 
@@ -281,7 +283,7 @@ def new_grid(
         rate: learning rate of the offset at the first step, in levels.
         searched: float32 [out, groups], initial scale (symmetric schemes without a block type only).
         importance: mean square of each input, float32 [in]; weights the search for the scales of a block type.
-        compiled: default: true for a weight on a CPU.
+        compiled: use the compiled kernels of the device, if it has any.
     """
     out, width = weight.shape
     group = scheme.group_of(width)
@@ -314,7 +316,7 @@ def new_grid(
         shift=torch.zeros_like(scale),
         base=base,
         numbers=numbers,
-        compiled=on_cpu if compiled is None else compiled,
+        compiled=compiled,
     )
     grid.set_scales()
     return grid

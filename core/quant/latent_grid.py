@@ -18,6 +18,7 @@ from torch import Tensor
 
 from core.formats.stored import StoredLayer
 from core.quant import kernels
+from core.quant.device_kernels import fused_for, kernels_for
 from core.quant.level_grid import LevelGrid, level_grid
 from core.quant.start.levels import Levels, row_chunks
 
@@ -68,8 +69,9 @@ class LatentGrid:
     def quantize_into(self, out: Tensor) -> None:
         """Write the dequantized weight (q - z) s, [out, in], in the dtype of `out`."""
         scale, zero = self.scales.scale, self.scales.start.zero
-        if kernels.compiled_for(scale):
-            kernels.dequantize(self.latent, scale, zero, None, out, unit_bits(self.scales.start.scheme.bits))
+        compiled = kernels_for(scale)
+        if compiled is not None:
+            compiled.dequantize(self.latent, scale, zero, None, out, unit_bits(self.scales.start.scheme.bits))
             return
         for rows in row_chunks(*self.latent.shape):
             start = self.scales.start
@@ -84,8 +86,14 @@ class LatentGrid:
             steps: units by which the latent levels move.
             factor_step: step size of the factors.
         """
-        grid = self.scales
-        slopes = self._move(gradient, round(steps * self.unit_step)).mul_(grid.start.scale)
+        grid, size, fused = self.scales, round(steps * self.unit_step), fused_for(self.latent)
+        start = grid.start
+        if fused is not None:
+            scales = (start.zero, start.scale, grid.factor, grid.scale)
+            latent = (unit_bits(start.scheme.bits), size, self.limits)
+            fused.step_levels(self.latent, gradient, *scales, out, factor_step, start.scheme.reach, latent)
+            return
+        slopes = self._move(gradient, size).mul_(start.scale)
         grid.factor.sub_(slopes.sign_().mul_(factor_step))
         grid.set_scales()
         self.quantize_into(out)

@@ -15,7 +15,7 @@ from torch import Tensor
 from core.formats.gguf.blocks import BlockScales
 from core.formats.quantized import QuantizedLinear
 from core.formats.stored import StoredLayer
-from core.quant import kernels
+from core.quant.device_kernels import fused_for, kernels_for
 from core.quant.grid import storable
 from core.quant.start.levels import Levels, row_chunks
 
@@ -43,7 +43,8 @@ class LevelGrid:
     def quantize_into(self, out: Tensor) -> None:
         """Write the dequantized weight (q - z) s, [out, in], in the dtype of `out`."""
         now = self.now
-        if kernels.compiled_for(now.scale):
+        kernels = kernels_for(now.scale)
+        if kernels is not None:
             kernels.dequantize(now.levels, now.scale, now.zero, now.base, out)
             return
         for rows in row_chunks(len(out), out.shape[1]):
@@ -58,6 +59,11 @@ class LevelGrid:
             steps: unused, since the integers are fixed.
             factor_step: step size of the factors.
         """
+        start, fused = self.start, fused_for(self.factor)
+        if fused is not None and start.blocks is None:
+            scales = (start.zero, start.scale, self.factor, self.now.scale)
+            fused.step_levels(start.levels, gradient, *scales, out, factor_step, start.scheme.reach)
+            return
         self.factor.sub_(self.slopes(gradient).sign_().mul_(factor_step))
         self.set_scales()
         self.quantize_into(out)
@@ -69,7 +75,8 @@ class LevelGrid:
 
     def _level_sums(self, gradient: Tensor, zero: Tensor) -> Tensor:
         """Return the sums of G (q - z) over the groups, float32 [out, groups]."""
-        if kernels.compiled_for(zero):
+        kernels = kernels_for(zero)
+        if kernels is not None:
             return kernels.level_sums(self.start.levels, gradient, zero)
         sums = torch.empty_like(zero)
         for rows in row_chunks(len(sums), gradient.shape[1]):

@@ -39,6 +39,7 @@ from core.model.plans import nothing_quantized
 from core.model.skeleton import Skeleton, build_skeleton
 from core.model.tokenizer import load_tokenizer
 from core.model.tree import LayerPlan, ModelTree
+from core.quant.device_kernels import GPUS, missing
 from core.quant.scale_range import within_float16
 from core.spec import JobSpec
 
@@ -149,8 +150,7 @@ def prepare(spec: JobSpec, job: Path, emit: Emit, should_stop: ShouldStop) -> Pr
             emit(Log("warning", f"{name}: {large}"))
         for note in planned.notes:
             emit(Log("info", f"{name}: {note}"))
-    if spec.compile and resolved.torch_device.type == "cpu":
-        check_compiler()
+    _check_compilers(spec, resolved.torch_device, emit)
     return PreparedRun(
         source=source,
         tree=tree,
@@ -268,6 +268,14 @@ def resolve(spec: JobSpec, tree: ModelTree, plans: Sequence[LayerPlan]) -> tuple
         planned_memory=planned.host,
     )
     return settings, planned.files
+
+
+def _check_compilers(spec: JobSpec, device: torch.device, emit: Emit) -> None:
+    """Check the compiler for `--compile`, and log why the steps of the tuning run without kernels on a GPU."""
+    if spec.compile and device.type == "cpu":
+        check_compiler()
+    if device.type in GPUS and (reason := missing(device)):
+        emit(Log("warning", f"The steps of the tuning run as torch operations, which takes longer. {reason}"))
 
 
 def check_compiler() -> None:

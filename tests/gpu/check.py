@@ -1,9 +1,10 @@
 """Checks that need a graphics card, run by `tests/gpu/run.sh`.
 
 Compares every backend of the device with the exact product of the dequantized weights, over bits, group sizes,
-symmetry, numbers of rows and GGUF block types; tunes one block on the device and on the CPU; and generates one answer
-with the demo model, or with a tiny one if the demo package is not installed. Prints a line for each check and exits
-with 1 if one failed, or with 2 without a card. `--device cpu` runs the same checks on a CPU, to test the program.
+symmetry, numbers of rows and GGUF block types; compares steps of the grids on the device and on the CPU; tunes one
+block on both; and generates one answer with the demo model, or with a tiny one if the demo package is not installed.
+Prints a line for each check and exits with 1 if one failed, or with 2 without a card. `--device cpu` runs the same
+checks on a CPU, to test the program.
 """
 
 from __future__ import annotations
@@ -30,6 +31,13 @@ from core.inference.backends.backend import LayerFacts
 from core.inference.backends.trial import TOLERANCE, random_layer
 from core.inference.devices import choose as choose_device
 from core.inference.machine import Device
+from core.quant.device_kernels import GPUS, missing
+from core.quant.grid import new_grid
+from core.quant.latent_grid import BOUNDS, latent_grid
+from core.quant.level_grid import level_grid
+from core.quant.start.levels import Levels
+from core.quant.start.scale_search import search
+from core.quant.tuned_grid import TunedGrid
 from core.schemes import LayerScheme
 from tests.core.tiny_model import save_model
 
@@ -43,6 +51,10 @@ SCHEMES = (
         for name in ("q4_0", "q4_1", "q5_0", "q5_1", "q8_0", "q2_k", "q3_k", "q4_k", "q5_k", "q6_k")
     ),
 )
+STEPPED = tuple(
+    LayerScheme(bits, group, sym) for bits in (2, 3, 4, 8) for group in (32, 128, -1) for sym in (True, False)
+)
+"""Schemes of the grids whose steps are compared."""
 CLOSE = 0.1
 """Largest relative difference between the losses of a block tuned on the device and on the CPU."""
 QUESTION, ANSWER = "What is the capital of France?", "Paris"
@@ -104,6 +116,52 @@ def _error(module: nn.Module, weight: torch.Tensor, bias: torch.Tensor, device: 
     return worst
 
 
+def grid_steps(device: Device, schemes: tuple[LayerScheme, ...] = STEPPED) -> Iterator[Finding]:
+    """Compare steps of all grids on the device with those on the CPU; equal to the bit, since the sums are exact."""
+    place, wrong = torch.device(device.id), []
+    for scheme in schemes:
+        for make in (_rounding_grid, _level_grid, _latent_grid):
+            if make is _latent_grid and (scheme.type or scheme.bits not in BOUNDS):
+                continue
+            values = [_stepped(make(scheme, on), on) for on in (place, torch.device("cpu"))]
+            if not all(torch.equal(one, other) for one, other in zip(*values, strict=True)):
+                wrong.append(f"{scheme.label()}: {make.__name__.strip('_')} differs")
+    reason = missing(place) if place.type in GPUS else ""
+    how = "compiled" if not reason else f"torch operations: {reason}"
+    yield Finding("steps of grids", not wrong, f"{len(schemes)} schemes, {how}" + "".join(f"; {w}" for w in wrong))
+
+
+def _weight() -> torch.Tensor:
+    return torch.randn(96, 512, generator=torch.Generator().manual_seed(7)) * 0.1
+
+
+def _rounding_grid(scheme: LayerScheme, place: torch.device) -> TunedGrid:
+    return new_grid(_weight().to(place), scheme, iterations=10, rate=0.3)
+
+
+def _level_grid(scheme: LayerScheme, place: torch.device) -> TunedGrid:
+    return level_grid(_start(scheme, place))
+
+
+def _latent_grid(scheme: LayerScheme, place: torch.device) -> TunedGrid:
+    return latent_grid(_start(scheme, place), _weight().to(place), 10, 3.0)
+
+
+def _start(scheme: LayerScheme, place: torch.device) -> Levels:
+    """Return a start that is searched on the CPU, so that it is the same for all devices."""
+    found = search(_weight(), scheme, None)
+    return Levels(scheme, found.levels.to(place), found.scale.to(place), found.zero.to(place))
+
+
+def _stepped(grid: TunedGrid, place: torch.device) -> list[torch.Tensor]:
+    """Return the dequantized weight and the state of a grid after some steps, on the CPU."""
+    out, generator = torch.empty(96, 512, dtype=torch.bfloat16, device=place), torch.Generator().manual_seed(8)
+    for left in (10, 9, 8):
+        gradient = torch.randint(-4, 5, out.shape, generator=generator).to(place, torch.bfloat16)
+        grid.step(gradient, out, left, 0.05 * left)
+    return [out.cpu(), *(part.cpu() for part in grid.state())]
+
+
 def tuned_block(device: Device, folder: Path) -> Iterator[Finding]:
     """Tune the blocks of a tiny model on the device and on the CPU, and compare the losses."""
     model = save_model(folder / "tiny")
@@ -163,6 +221,7 @@ def main(argv: list[str] | None = None) -> int:
     with tempfile.TemporaryDirectory() as folder:
         parts: tuple[Callable[[], Iterator[Finding]], ...] = (
             lambda: backends(device),
+            lambda: grid_steps(device),
             lambda: tuned_block(device, Path(folder)),
             lambda: answer(device, Path(folder)),
         )

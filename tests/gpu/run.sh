@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Checks that need a graphics card: every CUDA backend against the dequantized product, one tuned block, one answer.
-# Takes some minutes. Exit status: 0 all checks passed, 1 a check failed, 2 there is no CUDA card.
+# Checks that need a graphics card: every CUDA backend against the dequantized product, steps of the grids against those
+# on the CPU, one tuned block, one answer. Takes some minutes. Exit status: 0 all checks passed, 1 a check failed, 2 there
+# is no CUDA card.
 #
 #   tests/gpu/run.sh                      # in the environment of the repository, set up for CUDA if needed
 #   PYTHON=/path/to/python tests/gpu/run.sh    # with a Python in which Bitwright's libraries are installed

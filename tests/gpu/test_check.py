@@ -31,6 +31,18 @@ def test_a_backend_with_wrong_results_fails(monkeypatch: pytest.MonkeyPatch) -> 
     assert (found["portable"].right, "off by" in found["portable"].figures) == (False, True)
 
 
+def test_equal_steps_of_grids_pass() -> None:
+    (found,) = check.grid_steps(CPU, SOME)
+    assert (found.right, found.figures) == (True, "2 schemes, compiled")
+
+
+def test_steps_of_grids_with_other_results_fail(monkeypatch: pytest.MonkeyPatch) -> None:
+    numbers = iter(range(100))
+    monkeypatch.setattr(check, "_stepped", lambda grid, place: [torch.tensor(next(numbers))])
+    (found,) = check.grid_steps(CPU, SOME)
+    assert (found.right, "W2 g32 asym" in found.figures) == (False, True)
+
+
 def test_a_block_is_tuned_and_compared(tmp_path: Path) -> None:
     (found,) = check.tuned_block(CPU, tmp_path)
     assert found.right

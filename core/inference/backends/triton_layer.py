@@ -176,7 +176,7 @@ class TritonLinear(nn.Module):
         width = self.low.shape[1]
         sizes = _WEIGHT_TILES
         grid = (triton.cdiv(self.out_features, sizes["BLOCK_N"]) * triton.cdiv(width, sizes["BLOCK_W"]),)
-        with _current(weight.device):
+        with current_device(weight.device):
             whole_weight[grid](weight, *self._stored(), *self._counts(), **self._constants(), **sizes)
         return weight
 
@@ -201,7 +201,7 @@ class TritonLinear(nn.Module):
             *self._constants().values(),
         )
         kernel, sizes = choose_kernel(key)
-        with _current(x.device):
+        with current_device(x.device):
             kernel[grid](
                 x, y, *self._stored(), bias, rows, *self._counts(),
                 BIAS=self.bias is not None, **self._constants(), **sizes,
@@ -271,7 +271,7 @@ def _tuned(few: bool, top: int) -> Any:
 
 
 @contextlib.contextmanager
-def _current(device: torch.device) -> Iterator[None]:
+def current_device(device: torch.device) -> Iterator[None]:
     """Make `device` the current device, on which Triton launches regardless of its arguments' device."""
     module = getattr(torch, device.type)
     if device.type == "cpu" or module.current_device() == device.index:
