@@ -84,7 +84,7 @@ class DiskFull(BitwrightError):
 
 
 class OutOfMemory(BitwrightError):
-    """The host or the device is out of memory; remedy: smaller batches or low-memory mode."""
+    """The host or the device is out of memory; remedy: a memory limit, or shorter sequences."""
 
     code = "out-of-memory"
 

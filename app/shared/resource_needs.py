@@ -98,7 +98,7 @@ def advice(found: tuple[ResourceNeed, ...]) -> str:
     if SHORT in verdicts.values():
         return _tr(
             "Budget",
-            "Not enough memory. You can still try. Low memory mode on the Recipe page needs less.",
+            "Not enough memory. You can still try. A memory limit (Recipe page) makes a run slower, but smaller.",
         )
     if TIGHT in verdicts.values():
         return _tr("Budget", "Memory or disk space may become tight. Close other programs to free memory.")

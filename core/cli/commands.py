@@ -136,12 +136,18 @@ Text = Annotated[
 ]
 Formats = Annotated[str, typer.Option("--format", help=f"Output formats, separated by commas: {', '.join(FORMATS)}.")]
 LowMemory = Annotated[
-    bool, typer.Option("--low-memory", help="Cache activations on disk and use smaller micro-batches.")
+    bool,
+    typer.Option(
+        "--low-memory",
+        help="Keep activations in files, in bfloat16, and run one sample at a time. --memory needs no smaller dtype.",
+    ),
 ]
 Memory = Annotated[
     str | None,
     typer.Option(
-        metavar="SIZE", help="Memory that the run may need at most, such as 8GB; default: from the free memory."
+        metavar="SIZE",
+        help="Limit of the memory of the run, such as 8GB; the run is slower where it needs that, and refused if it"
+        " cannot stay below; default: three quarters of the free memory, which is never a reason to refuse.",
     ),
 ]
 Compile = Annotated[

@@ -140,8 +140,8 @@ def check_disk(output: Path, nbytes: int, folder: Path, files: int) -> None:
         )
         raise DiskFull(
             f"{what}, but {folder} has only {human(free)} free.",
-            "Free some space, allow more memory (--memory), use fewer samples, or set BITWRIGHT_HOME to a folder on "
-            "another volume.",
+            "Free some space, try a larger --memory or fewer --samples, or set BITWRIGHT_HOME to a folder on another "
+            "volume.",
         )
 
 

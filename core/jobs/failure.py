@@ -82,7 +82,7 @@ def _explain(error: BaseException, log: Path) -> tuple[str, str, str]:
         return (
             "out-of-memory",
             f"Out of memory: {_first_line(error)}",
-            "Try --low-memory, a smaller --batch-size or --seqlen, or close other programs.",
+            "Try a lower --memory, --low-memory, a smaller --seqlen, or close other programs.",
         )
     if isinstance(error, OSError) and error.errno is not None:
         place = error.filename2 or error.filename

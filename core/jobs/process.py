@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-_REMEDY = "Try --low-memory, a smaller --batch-size or --seqlen, or close other programs."
+_REMEDY = "Try a lower --memory, --low-memory, a smaller --seqlen, or close other programs."
 _SIGNAL_CAUSES = {
     "SIGKILL": ("was killed, most likely because memory ran out", _REMEDY),
     "SIGSEGV": ("crashed in native code (segmentation fault)", "Try another --device; a driver may be the cause."),

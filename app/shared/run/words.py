@@ -31,7 +31,12 @@ _PARTS = {
     "write": "while writing the files",
     "verify": "while checking the files",
 }
-_OPTIONS = {"seqlen": "sequence length", "output": "output folder", "iters": "number of iterations"}
+_OPTIONS = {
+    "seqlen": "sequence length",
+    "output": "output folder",
+    "iters": "number of iterations",
+    "memory": "memory limit",
+}
 
 
 @dataclass(frozen=True)

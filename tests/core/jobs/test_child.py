@@ -103,7 +103,7 @@ def test_an_unexpected_exception_is_one_sentence_with_a_traceback_in_the_log(job
 def test_running_out_of_memory_has_a_hint(job: Path) -> None:
     event = failure(run(job, "greedy")[0])
     assert event.code == "out-of-memory"
-    assert "--low-memory" in event.hint
+    assert "--memory" in event.hint
 
 
 def test_a_run_that_ends_without_a_result_is_a_failure(job: Path) -> None:
