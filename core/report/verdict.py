@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
+from core import recipes
 from core.report.experts import expert_notes
 from core.wording import figure
 
@@ -196,8 +197,9 @@ def _advice(report: Mapping[str, Any], grade: Grade) -> str:
     ways = []
     if bits and min(bits) <= 3:
         ways.append(f"more bits for some of the layers with {min(bits)} bits")
-    if steps is not None and steps < 200:
-        ways.append("a recipe with more steps and more samples (default or best)")
+    dearer = [name for name in ("default", "best") if steps is not None and steps < recipes.load(name).iters]
+    if dearer:
+        ways.append(f"a recipe with more steps and more text ({' or '.join(dearer)})")
     scheme = _mapping(_mapping(report.get("settings")).get("default_scheme"))
     size = scheme.get("group_size")
     if isinstance(size, int) and (size > 64 or size < 0):

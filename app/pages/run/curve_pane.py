@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Final
 
 from PySide6.QtCore import Qt
-from PySide6.QtWidgets import QHBoxLayout, QPushButton, QSizePolicy, QSplitter, QStackedLayout, QWidget
+from PySide6.QtWidgets import QHBoxLayout, QPushButton, QSizePolicy, QSplitter, QStackedLayout, QVBoxLayout, QWidget
 
 from app.pages.run.block_list import BlockList
 from app.pages.run.divergence_plot import DivergencePlot
@@ -173,8 +173,7 @@ class CurvePane(QSplitter):
     def _curve_side(self, theme: Theme) -> QWidget:
         head = QHBoxLayout()
         head.setSpacing(16)
-        head.addWidget(self._title)
-        head.addWidget(self._words, 1)
+        head.addLayout(_two_lines(self._title, self._words), 1)
         head.addWidget(self._back)
         head.addWidget(self.views)
         views = QWidget()
@@ -190,13 +189,18 @@ class CurvePane(QSplitter):
         title = TintedLabel(theme, self.tr("&Blocks"), bold=True)
         title.setBuddy(self.blocks)
         legend = ElidedLabel(text=self.tr("Loss: plain rounding \N{RIGHTWARDS ARROW} result, log scale"))
-        head = QHBoxLayout()
-        head.setSpacing(16)
-        head.addWidget(title)
-        head.addWidget(legend, 1)
         panel = Panel(theme)
         panel.setMaximumWidth(_WIDEST_LIST)
         panel.setSizePolicy(QSizePolicy.Policy.Preferred, QSizePolicy.Policy.Expanding)
-        panel.column.addLayout(head)
+        panel.column.addLayout(_two_lines(title, legend))
         panel.column.addWidget(self.blocks, 1)
         return panel
+
+
+def _two_lines(title: QWidget, words: QWidget) -> QVBoxLayout:
+    """Return a heading above its explanation, which one line has no space for beside the buttons."""
+    column = QVBoxLayout()
+    column.setSpacing(2)
+    column.addWidget(title)
+    column.addWidget(words)
+    return column

@@ -67,7 +67,7 @@ class DivergencePlot(LazyPlot):
         import pyqtgraph
 
         item = plot.getPlotItem()
-        for side, text in (("bottom", self.tr("Step")), ("left", self.tr("KL divergence, nats per token"))):
+        for side, text in (("bottom", self.tr("Step")), ("left", self.tr("KL divergence, nats"))):
             item.getAxis(side).setLabel(text)
         item.getAxis("bottom").tickStrings = whole_ticks
         item.getAxis("left").setWidth(76)  # as in the plot of the loss

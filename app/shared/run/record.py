@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from core.estimation.run_bytes import samples_per_step
 from core.events import (
     BlockDone,
     BlockStarted,
@@ -264,7 +265,9 @@ class RunRecord:
 
     @property
     def tokens_per_step(self) -> int:
-        """Tokens of calibration text per tuning step; 0 while unknown."""
+        """Tokens of calibration text per step of tuning or of the end-to-end stage; 0 while unknown."""
+        if self.stage == OPTIONAL_STAGE and self.spec is not None:
+            return samples_per_step(self.spec.recipe) * self.spec.recipe.seqlen
         settings = self.started.settings if self.started is not None else {}
         try:
             rows = int(settings["micro_batch"]) * int(settings["accumulate"])

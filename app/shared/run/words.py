@@ -156,7 +156,7 @@ def stage_words(record: RunRecord) -> str:
         figures = [result.get(f"heldout_kl_{when}") for when in ("before", "after")]
         if all(isinstance(one, int | float) for one in figures):
             before, after = (figure(float(one)) for one in figures if one is not None)
-            return f"Held-out text: {before} \N{RIGHTWARDS ARROW} {after} nats per token"
+            return f"On held-out text: {before} \N{RIGHTWARDS ARROW} {after}"
     last = record.end_to_end
     return "" if last is None else f"Step {last.step:,} of {last.steps:,}"
 

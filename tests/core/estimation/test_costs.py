@@ -21,7 +21,7 @@ from core.estimation.preflight import read_tree
 from core.estimation.run_bytes import scoring_bytes
 from core.estimation.sizes import output_size
 from core.model.tree import ModelTree, resolve_schemes
-from core.recipes import Recipe
+from core.recipes import Recipe, load
 from core.spec import JobSpec
 from tests.core.paper_model import llama, mixture
 from tests.core.tiny_model import BLOCKS, SHAPES, WIDTH, save_model
@@ -210,3 +210,13 @@ def test_end_to_end_steps_cost_time_and_the_memory_of_the_kept_blocks(tree: Mode
     share = end_to_end_share(tree, steps.recipe)
     assert share == pytest.approx((found.flops - without.flops) / found.flops)
     assert end_to_end_share(tree, blockwise.recipe) == 0
+
+
+def test_the_estimate_of_a_run_that_was_measured_holds_its_time_and_is_not_wide() -> None:
+    # SmolLM2-135M-Instruct, 2 bits, two cores with 400 GFLOP/s: 866 s, of which 190 s in 60 end-to-end steps
+    with_stage = costs(llama(30), replace(SPEC, recipe=load("default")), throughput=4e11).seconds
+    without = costs(llama(30), replace(SPEC, recipe=load("default", end_to_end=0)), throughput=4e11).seconds
+    assert with_stage is not None
+    assert without is not None
+    assert 866 / 1.4 < with_stage.low < 866 < with_stage.high < 866 * 1.5
+    assert with_stage.low - without.low < 220 < with_stage.high - without.high

@@ -112,6 +112,13 @@ def test_more_steps_and_smaller_groups_are_advised_for_a_large_loss() -> None:
     assert "smaller groups" in advice
 
 
+@pytest.mark.parametrize(("iters", "advised"), [(25, "(default or best)"), (100, "(best)"), (400, "")])
+def test_only_recipes_with_more_steps_are_advised(iters: int, advised: str) -> None:
+    found = judge(report(100, 160, settings={"recipe": {"iters": iters}})).advice
+    assert advised in found
+    assert ("more steps" in found) == bool(advised)
+
+
 def test_more_bits_come_first_in_the_advice() -> None:
     found = judge(report(100, 160, layers_by_bits={"4": 100, "2": 110, "16": 3})).advice
     assert found.startswith("To reduce the loss, try more bits for some of the layers with 2 bits")

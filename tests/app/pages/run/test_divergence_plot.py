@@ -55,7 +55,7 @@ def test_without_a_step_a_text_is_shown(plot: DivergencePlot) -> None:
 def test_the_axes_have_units(plot: DivergencePlot) -> None:
     assert plot.plot is not None
     axes = [plot.plot.getPlotItem().getAxis(side).labelText for side in ("left", "bottom")]
-    assert axes == ["KL divergence, nats per token", "Step"]
+    assert axes == ["KL divergence, nats", "Step"]
 
 
 @pytest.mark.parametrize("span", [1, 15])

@@ -219,6 +219,14 @@ def test_tokens_of_a_step_are_those_that_the_run_settled_for() -> None:
     assert record_of([Started("m", 1, 1, 1, "cpu", "float32", 1, {})]).tokens_per_step == 0
 
 
+def test_an_end_to_end_step_has_tokens_of_its_own() -> None:
+    record = RunRecord(JobSpec("m", "o", Recipe(samples=8, seqlen=256, batch_size=8)))
+    batch = Batch()
+    batch.add([Stage("end to end")])
+    record.apply(batch)
+    assert record.tokens_per_step == 512
+
+
 def test_numbers_that_nothing_can_hold_do_no_harm() -> None:
     odd = [Loss(-1, 1, 1, 1.0), Loss(10**12, 1, 1, 1.0), Loss(0, 10**400, 1, 1.0)]
     record = record_of([*odd, Loss(0, 1, 10**400, 1.0)])

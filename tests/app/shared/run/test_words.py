@@ -95,7 +95,7 @@ def test_the_end_to_end_stage_has_a_result_on_held_out_text() -> None:
     assert run_words.stage_words(record) == "Step 3 of 60"
     report = {"end_to_end": {"heldout_kl_before": 1.5, "heldout_kl_after": 1.25}}
     record.apply(batch_of([Done("/out", 1.0, report)]))
-    assert run_words.stage_words(record) == "Held-out text: 1.5 \N{RIGHTWARDS ARROW} 1.25 nats per token"
+    assert run_words.stage_words(record) == "On held-out text: 1.5 \N{RIGHTWARDS ARROW} 1.25"
 
 
 def test_plain_rounding_may_be_what_is_kept() -> None:
