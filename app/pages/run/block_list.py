@@ -19,6 +19,8 @@ _ARROW = " \N{RIGHTWARDS ARROW} "
 _WIDEST_FIGURE = "0.0000"
 _FIGURES = f"{_WIDEST_FIGURE}{_ARROW}{_WIDEST_FIGURE}"
 _NARROWEST_BAR = 48
+_SHORTEST_BAR = 16
+"""Width of the bars, in pixels, in a list that is narrower than its size hint: the figures come first."""
 
 
 class BlockList(QListView):
@@ -176,8 +178,8 @@ class _Painter(QStyledItemDelegate):
 def _parts(option: QStyleOptionViewItem, rect: QRect, right: bool) -> tuple[QRect, QRect, QRect]:
     """Return the areas of number, bar and figures, mirrored for right-to-left layouts."""
     metrics = option.fontMetrics
-    numbers, figures = metrics.horizontalAdvance("0000"), metrics.horizontalAdvance(_FIGURES) + _PAD
-    bar = max(_NARROWEST_BAR, rect.width() - numbers - figures - 4 * _PAD)
+    numbers, figures = metrics.horizontalAdvance("000"), metrics.horizontalAdvance(_FIGURES) + _PAD
+    bar = max(_SHORTEST_BAR, rect.width() - numbers - figures - 4 * _PAD)
     starts = (rect.left() + _PAD, rect.left() + 2 * _PAD + numbers, rect.left() + 3 * _PAD + numbers + bar)
     places = [
         QRect(starts[0], rect.top(), numbers, rect.height()),
