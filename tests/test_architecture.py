@@ -35,7 +35,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("model",),
     ("bitsmap", "recipes"),
     ("schemes", "staging"),
-    ("claim", "model_id", "private_files", "threads"),
+    ("claim", "compiled", "model_id", "private_files", "threads"),
     ("block_types", "control", "files", "lock", "pace"),
     ("errors", "events", "home", "wording"),
     ("codec",),

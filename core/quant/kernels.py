@@ -8,55 +8,23 @@ both. Numba compiles at run time and needs no C++ compiler.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from functools import cache
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import torch
-from numba import njit, types
-from numba.extending import overload
+from numba import njit
 from torch import Tensor
+
+from core.compiled import array_of, as_float, in_parts, rounded_like
 
 DEVICE = "cpu"
 """Type of the devices with compiled loops."""
-_SMALLEST_SHARE = 1 << 16
-"""Minimum of weights per thread; below it, another thread costs more time than it saves."""
 
 
 def compiled_for(tensor: Tensor) -> bool:
     """Return whether there are compiled loops for the device of a tensor."""
     return tensor.device.type == DEVICE
-
-
-def _value(x):  # type: ignore[no-untyped-def]
-    """Return a value in a compiled loop as float32; bfloat16 is passed as uint16."""
-    raise AssertionError("only compiled code may call this")
-
-
-@overload(_value, inline="always")
-def _value_overload(x):  # type: ignore[no-untyped-def] # numba requires the same signature
-    if x is types.uint16:
-        return lambda x: np.uint32(np.uint32(x) << np.uint32(16)).view(np.float32)
-    return lambda x: x
-
-
-def _rounded(x, like):  # type: ignore[no-untyped-def]
-    """Return a float32 value in a compiled loop in the dtype of `like`: rounded to nearest even for bfloat16."""
-    raise AssertionError("only compiled code may call this")
-
-
-@overload(_rounded, inline="always")
-def _rounded_overload(x, like):  # type: ignore[no-untyped-def] # numba requires the same signature
-    if like is not types.uint16:
-        return lambda x, like: x
-
-    def to_bfloat16(x, like):  # type: ignore[no-untyped-def]
-        bits = np.float32(x).view(np.uint32)
-        return np.uint16((bits + np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1))) >> np.uint32(16))
-
-    return to_bfloat16
 
 
 # reassoc allows vectorized sums; contraction stays off, so that W/s + V is rounded as in torch.
@@ -78,10 +46,10 @@ def _step(weight, gradient, offset, scale, zero, base, unit, steps, low, high, s
             move = np.int32(steps) if s > 0 else np.int32(-steps)
             total = by_level = by_ratio = passed = np.float32(0)
             for i in range(size):
-                ratio = (_value(w[i]) - b) / s
+                ratio = (as_float(w[i]) - b) / s
                 raw = np.rint(np.float32(n[i]) * unit + ratio) + z
                 level = min(max(raw, low), high)
-                slope = _value(g[i])
+                slope = as_float(g[i])
                 inside = slope if raw == level else np.float32(0)
                 total += slope
                 by_level += slope * level
@@ -111,8 +79,8 @@ def _quantize(weight, offset, scale, zero, base, unit, low, high, out, first, la
             s, z = scale[row, group], zero[row, group]
             b = np.float32(0) if base is None else base[row, group]  # resolved at compile time
             for i in range(size):
-                raw = np.rint(np.float32(n[i]) * unit + (_value(w[i]) - b) / s) + z
-                to[i] = _rounded((min(max(raw, low), high) - z) * s + b, to[i])
+                raw = np.rint(np.float32(n[i]) * unit + (as_float(w[i]) - b) / s) + z
+                to[i] = rounded_like((min(max(raw, low), high) - z) * s + b, to[i])
 
 
 def step(
@@ -138,7 +106,7 @@ def step(
     """
     sums = torch.empty(4, *scale.shape)
     target = sums.numpy()
-    arrays = (_array(weight), _array(gradient), _array(offset), scale.numpy(), zero.numpy(), _optional(base))
+    arrays = (array_of(weight), array_of(gradient), array_of(offset), scale.numpy(), zero.numpy(), _optional(base))
     numbers = (np.float32(unit), steps, np.float32(bounds[0]), np.float32(bounds[1]))
     in_parts(weight, lambda first, last: _step(*arrays, *numbers, target, first, last))
     return sums
@@ -155,7 +123,7 @@ def quantize(
     out: Tensor,
 ) -> None:
     """Write the dequantized weight into `out`, [out, in]; the rest is as in `step`."""
-    arrays = (_array(weight), _array(offset), scale.numpy(), zero.numpy(), _optional(base))
+    arrays = (array_of(weight), array_of(offset), scale.numpy(), zero.numpy(), _optional(base))
     numbers = (np.float32(unit), np.float32(bounds[0]), np.float32(bounds[1]))
     with _exact(out) as target:
         in_parts(weight, lambda first, last: _quantize(*arrays, *numbers, target, first, last))
@@ -174,7 +142,7 @@ def _dequantize(levels, digits, scale, zero, base, out, first, last):  # type: i
             b = np.float32(0) if base is None else base[row, group]  # resolved at compile time
             for i in range(size):
                 level = (np.int32(q[i]) + half) >> digits
-                to[i] = _rounded((np.float32(level) - z) * s + b, to[i])
+                to[i] = rounded_like((np.float32(level) - z) * s + b, to[i])
 
 
 @njit(nogil=True, cache=True, fastmath={"reassoc", "nsz"}, error_model="numpy")
@@ -188,7 +156,7 @@ def _level_sums(levels, gradient, zero, sums, first, last):  # type: ignore[no-u
             z = zero[row, group]
             total = np.float32(0)
             for i in range(size):
-                total += _value(g[i]) * (np.float32(q[i]) - z)
+                total += as_float(g[i]) * (np.float32(q[i]) - z)
             sums[row, group] = total
 
 
@@ -211,7 +179,7 @@ def level_sums(levels: Tensor, gradient: Tensor, zero: Tensor) -> Tensor:
         gradient: G, bfloat16 or float32 [out, in].
     """
     sums = torch.empty(zero.shape)
-    arrays = (levels.numpy(), _array(gradient), zero.numpy(), sums.numpy())
+    arrays = (levels.numpy(), array_of(gradient), zero.numpy(), sums.numpy())
     in_parts(levels, lambda first, last: _level_sums(*arrays, first, last))
     return sums
 
@@ -229,7 +197,7 @@ def _move_latent(latent, gradient, scale, zero, digits, move, low, high, sums, f
             by = np.int32(move) if scale[row, group] > 0 else np.int32(-move)
             total = np.float32(0)
             for i in range(size):
-                slope, at = _value(g[i]), np.int32(n[i])
+                slope, at = as_float(g[i]), np.int32(n[i])
                 total += slope * (np.float32((at + half) >> digits) - z)
                 at -= by * (np.int32(slope > 0) - np.int32(slope < 0))
                 n[i] = min(max(at, low), high)
@@ -252,7 +220,7 @@ def move_latent(
         float32 [out, groups]: sums of G (level - zero) over each group, with the levels before the move.
     """
     sums = torch.empty(zero.shape)
-    arrays = (latent.numpy(), _array(gradient), scale.numpy(), zero.numpy())
+    arrays = (latent.numpy(), array_of(gradient), scale.numpy(), zero.numpy())
     numbers = (np.int32(digits), np.int32(size), np.int32(limits[0]), np.int32(limits[1]), sums.numpy())
     in_parts(latent, lambda first, last: _move_latent(*arrays, *numbers, first, last))
     return sums
@@ -264,31 +232,10 @@ def _exact(out: Tensor) -> Iterator[np.ndarray[Any, Any]]:
     float32 that is copied to `out` afterwards."""
     direct = out.dtype in (torch.float32, torch.bfloat16) and out.is_contiguous()
     exact = out if direct else torch.empty(out.shape)
-    yield _array(exact)
+    yield array_of(exact)
     if not direct:
         out.copy_(exact)
 
 
-def _array(tensor: Tensor) -> np.ndarray[Any, Any]:
-    tensor = tensor.detach().contiguous()
-    return tensor.view(torch.uint16).numpy() if tensor.dtype == torch.bfloat16 else tensor.numpy()
-
-
 def _optional(tensor: Tensor | None) -> np.ndarray[Any, Any] | None:
     return None if tensor is None else tensor.numpy()
-
-
-def in_parts(weight: Tensor, work: Callable[[int, int], None]) -> None:
-    """Distribute the rows over as many threads as torch uses; the result does not depend on their number."""
-    rows = weight.shape[0]
-    parts = max(1, min(torch.get_num_threads(), weight.numel() // _SMALLEST_SHARE))
-    if parts == 1:
-        work(0, rows)
-        return
-    edges = [rows * part // parts for part in range(parts + 1)]
-    list(_threads().map(work, edges[:-1], edges[1:]))
-
-
-@cache
-def _threads() -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(max_workers=64, thread_name_prefix="rounding")

@@ -6,7 +6,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from core.quant.kernels import compiled_for, in_parts
+from core.compiled import in_parts
+from core.quant.kernels import compiled_for
 from core.quant.start import kernels
 from core.quant.start.least_squares import DAMPING
 from core.quant.start.levels import Levels, damping, row_chunks

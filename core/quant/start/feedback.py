@@ -13,8 +13,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from core.compiled import in_parts
 from core.errors import BitwrightError
-from core.quant.kernels import compiled_for, in_parts
+from core.quant.kernels import compiled_for
 from core.quant.start import kernels
 from core.quant.start.inverse_factor import invert_and_factor
 from core.quant.start.levels import Levels, damped_diagonal, row_chunks

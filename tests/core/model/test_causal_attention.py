@@ -9,6 +9,7 @@ import torch
 from torch.nn.functional import scaled_dot_product_attention
 
 from core.model.block_runner import products_in
+from core.model.causal_attention import _KEPT as KEPT
 from core.model.causal_attention import LONGEST, attend, attends
 
 
@@ -18,7 +19,7 @@ def tensors(heads: int, key_heads: int, tokens: int, value_width: int = 16) -> A
     return [torch.randn(shape, generator=generator, requires_grad=True) for shape in shapes]
 
 
-@pytest.mark.parametrize("tokens", [32, 128, 300])
+@pytest.mark.parametrize("tokens", [32, 128, 300, KEPT + 9])
 @pytest.mark.parametrize(("heads", "key_heads", "value_width"), [(4, 4, 16), (6, 2, 16), (4, 4, 8)])
 @pytest.mark.parametrize("scale", [None, 0.3])
 def test_results_and_gradients_are_those_of_torch(
@@ -68,5 +69,43 @@ def test_products_in_16_bits_use_it() -> None:
         found = scaled_dot_product_attention(query, key, value, is_causal=True)
     expected = scaled_dot_product_attention(query, key, value, is_causal=True)
     assert torch.allclose(found.float(), expected, atol=0.05)
-    assert found.grad_fn is not None
-    assert "Cat" in type(found.grad_fn).__name__  # blocks of queries, concatenated
+    assert found.dtype == torch.bfloat16
+    assert "CausalAttention" in type(found.grad_fn).__name__
+
+
+def test_gradients_in_16_bits_are_close_to_those_in_float32() -> None:
+    given = tensors(6, 2, 200)
+    weights = torch.randn(2, 6, 200, 16, generator=torch.Generator().manual_seed(5))
+    with products_in(torch.bfloat16, torch.device("cpu")):
+        found = torch.autograd.grad((attend(*given).float() * weights).sum(), given)
+    expected = torch.autograd.grad((attend(*given) * weights).sum(), given)
+    for one, other in zip(found, expected, strict=True):
+        assert (one - other).norm() < 0.02 * other.norm()
+
+
+def test_large_scores_give_finite_probabilities() -> None:
+    query, key, value = tensors(2, 2, 64)
+    found = attend(query * 1e4, key, value)
+    expected = scaled_dot_product_attention(query * 1e4, key, value, is_causal=True)
+    assert torch.allclose(found, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("number", [float("nan"), float("inf")])
+def test_numbers_that_are_not_finite_are_not_hidden(number: float) -> None:
+    query, key, value = tensors(1, 1, 64)
+    query.data[0, 0, 40] = number
+    rows = attend(query, key, value).isnan().any(-1)[0, 0]
+    assert rows.nonzero().flatten().tolist() == [40]
+
+
+def test_the_result_does_not_depend_on_the_number_of_threads() -> None:
+    given = [tensor.detach().bfloat16() for tensor in tensors(4, 2, 512)]
+    threads = torch.get_num_threads()
+    found = []
+    try:
+        for count in (1, 2):
+            torch.set_num_threads(count)
+            found.append(attend(*given))
+    finally:
+        torch.set_num_threads(threads)
+    assert torch.equal(*found)
