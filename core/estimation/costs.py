@@ -7,7 +7,7 @@ speed of matrix products is an argument; it is measured elsewhere.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -141,18 +141,29 @@ def estimate(
     )
     if limited is not None:
         ram = Range(min(ram.low, limited.host), min(ram.high, limited.host))
-    flops = run_flops(tree, spec.recipe) + end_to_end_flops(tree, spec.recipe)
+    tuned_blocks = _tuned_blocks(plans, spec.recipe)
+    flops = run_flops(tree, spec.recipe, tuned_blocks) + end_to_end_flops(tree, spec.recipe)
     seconds = None
     if throughput:
         bare = (flops + scoring_flops(tree)) / throughput
-        steps = sum(tree.block_weights) * (spec.recipe.iters + spec.recipe.end_to_end) / throughput
+        rounded = spec.recipe.iters * sum(tree.block_weights[block] for block in tuned_blocks)
+        steps = (rounded + spec.recipe.end_to_end * sum(tree.block_weights)) / throughput
         low, high = (bare * slow + steps * rounding for slow, rounding in zip(_SLOWDOWN, _ROUNDING, strict=True))
         seconds = Range(_START[0] + low * (1 - min(load, 0.98)), _START[1] + high)
     device = work if on_device else Range(0, 0)
     return Costs(disk, ram, device, seconds, flops, load, tokens_per_expert=tokens_per_expert(tree, spec.recipe))
 
 
-def run_flops(tree: ModelTree, recipe: Recipe) -> float:
+def _tuned_blocks(plans: Sequence[LayerPlan], recipe: Recipe) -> frozenset[int]:
+    """Return the blocks with a layer that is tuned."""
+    return frozenset(
+        plan.linear.block
+        for plan in plans
+        if plan.linear.block >= 0 and plan.scheme.quantized and recipe.range_rate(plan.scheme.bits) > 0
+    )
+
+
+def run_flops(tree: ModelTree, recipe: Recipe, tuned: Container[int] | None = None) -> float:
     """Return the floating point operations of a whole run without its end-to-end steps.
 
     For a block in which each token uses P weights (all, or those of its experts), T tokens per step, I steps and N
@@ -164,17 +175,21 @@ def run_flops(tree: ModelTree, recipe: Recipe) -> float:
 
     The start "gptq" adds another forward pass, 2*P*N for the Gram matrices, whose sizes are about those of the weights,
     and the start of each layer. A run whose Gram matrices do not fit into the memory makes more passes.
+
+    Args:
+        tuned: the blocks with steps; None for all.
     """
     if not recipe.reads_text:
         return 0.0
     step = recipe.batch_size * recipe.accumulate * recipe.seqlen
     activations = 2 * recipe.samples * recipe.seqlen
-    judged = _JUDGED * recipe.seqlen if recipe.iters else 0
     attention = 2 * recipe.seqlen * hidden_size(tree)
     total = 0.0
-    for weights in tree.active_weights:
+    for block, weights in enumerate(tree.active_weights):
         forward = 2 * weights + attention
-        total += 3 * forward * step * recipe.iters + forward * (activations + judged)
+        total += forward * activations
+        if recipe.iters and (tuned is None or block in tuned):
+            total += forward * (3 * step * recipe.iters + _JUDGED * recipe.seqlen)
     return total + (_start_flops(tree, recipe) if recipe.start == "gptq" else 0.0)
 
 

@@ -19,7 +19,6 @@ from core.quant.level_grid import level_grid
 from core.quant.parameter_grid import GridRows, ParameterGrid, RowPlaces
 from core.quant.rtn import search_scale, searchable
 from core.quant.start.levels import Levels, row_chunks
-from core.quant.tuned_grid import TunedGrid
 from core.recipes import Recipe
 from core.report.experts import MixtureTokens
 from core.schemes import LayerScheme
@@ -140,20 +139,18 @@ def make_grid(
     importance = recorded.mean_squares(parameter) if _weighed(recipe, scheme) or not group.tuned else None
     measured = [None if importance is None else importance[_expert(part)] for part in group.rows]
     known = [imported.get(part.item.linear.name, one) for part, one in zip(group.rows, measured, strict=True)]
+    bits, rate, rows = item.scheme.bits, recipe.range_rate(item.scheme.bits), list(group.rows)
+    grouped = recorded.grouped(parameter)
     if started is not None:
         places.fill(parameter.data, lambda rows: _round(weight, scheme, min_zero, rows))
-        bits, rate = item.scheme.bits, recipe.range_rate(item.scheme.bits)
-        grid: TunedGrid
         if recipe.learn_integers and recipe.iters and bits in BOUNDS and not scheme.type:
-            grid = latent_grid(started, weight, recipe.iters, recipe.learning_rate(bits) * recipe.iters)
-        else:
-            grid = level_grid(started)
-        return ParameterGrid(grid, parameter, places, list(group.rows), rate, True, recorded.grouped(parameter))
+            latent = latent_grid(started, weight, recipe.iters, recipe.learning_rate(bits) * recipe.iters)
+            return ParameterGrid(latent, parameter, places, rows, rate, tuned=True, grouped=grouped)
+        return ParameterGrid(level_grid(started), parameter, places, rows, rate, tuned=rate > 0, grouped=grouped)
     searched = None
     if searchable(scheme) and (recipe.start != "range" or not group.tuned):
         parts = zip(group.rows, known, strict=True)
         searched = torch.cat([search_scale(weight[part.start : part.stop], scheme, inputs) for part, inputs in parts])
-    bits = item.scheme.bits
     grid = new_grid(
         weight,
         scheme,
@@ -163,8 +160,7 @@ def make_grid(
         searched=searched,
         importance=known[0],
     )
-    grouped = recorded.grouped(parameter)
-    return ParameterGrid(grid, parameter, places, list(group.rows), recipe.range_rate(bits), group.tuned, grouped)
+    return ParameterGrid(grid, parameter, places, rows, rate, group.tuned, not group.tuned, grouped)
 
 
 def _round(weight: Tensor, scheme: LayerScheme, min_zero: int, out: Tensor) -> None:
@@ -221,7 +217,7 @@ def expert_tokens(
                 experts.setdefault(number, tokens)
     left: dict[str, set[int]] = {}
     for grid in grids:
-        for part in grid.rows if not grid.tuned else ():
+        for part in grid.rows if grid.few_tokens else ():
             stem, number = _stem(part)
             left.setdefault(stem, set()).add(number)
     return [

@@ -102,7 +102,8 @@ class ParameterGrid:
         places: rows of the parameter.
         rows: the linear layers, in the order of the grid.
         factor_rate: initial learning rate of the range factors.
-        tuned: whether the rounding is tuned; otherwise it stays rounding to nearest.
+        tuned: whether steps change the grid; otherwise it stays rounding to nearest, or the start.
+        few_tokens: whether the rows are experts with too few tokens of calibration text to be tuned.
         grouped: whether the block multiplies the parameter by grouped products, with the inputs sorted by expert.
     """
 
@@ -112,6 +113,7 @@ class ParameterGrid:
     rows: list[GridRows]
     factor_rate: float
     tuned: bool
+    few_tokens: bool = False
     grouped: bool = False
 
     def layers(self) -> list[tuple[GridRows, StoredLayer]]:

@@ -22,6 +22,7 @@ from core.estimation.run_bytes import scoring_bytes
 from core.estimation.sizes import output_size
 from core.model.tree import ModelTree, resolve_schemes
 from core.recipes import Recipe, load
+from core.schemes import LayerScheme
 from core.spec import JobSpec
 from tests.core.paper_model import llama, mixture
 from tests.core.tiny_model import BLOCKS, SHAPES, WIDTH, save_model
@@ -61,6 +62,17 @@ def test_a_start_adds_a_pass_over_the_text_the_gram_matrices_and_the_start_of_ea
     added = run_flops(tree, started) - run_flops(tree, RECIPE)
     assert added == pytest.approx(BLOCKS * (16 * 32 * (forward + 2 * WEIGHTS) + _START_OPERATIONS * layers))
     assert run_flops(tree, replace(started, iters=0)) > added
+
+
+def test_steps_are_those_of_blocks_with_a_layer_that_is_tuned(tree: ModelTree) -> None:
+    started = replace(SPEC, recipe=replace(RECIPE, start="gptq"))
+    all_steps = costs(tree, started).flops
+    eight = costs(tree, replace(started, bits_map=BitsMap(LayerScheme(8, 32)))).flops
+    one = costs(tree, replace(started, bits_map=BitsMap(LayerScheme(8, 32), (Rule("*.0.*", bits=4),)))).flops
+    forward = 2 * WEIGHTS + 2 * 32 * WIDTH
+    steps = 3 * forward * (4 * 2 * 32) * 10 + forward * 80 * 32
+    assert all_steps - eight == pytest.approx(BLOCKS * steps)
+    assert one - eight == pytest.approx(steps)
 
 
 def test_a_start_needs_the_gram_matrices_of_a_block_and_copies_of_one() -> None:

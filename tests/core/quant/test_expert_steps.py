@@ -42,7 +42,7 @@ def layers_of(parameter: nn.Parameter, *, schemes: tuple[LayerScheme, ...], grou
         grid_places = RowPlaces(parameter.shape, places)
         weight = grid_places.read(parameter.data).clone()
         grid = new_grid(weight, scheme, iterations=40, rate=1 / 40)
-        made.append(ParameterGrid(grid, parameter, grid_places, rows, 0.05, True, grouped))
+        made.append(ParameterGrid(grid, parameter, grid_places, rows, 0.05, True, grouped=grouped))
     return made
 
 

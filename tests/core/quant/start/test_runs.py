@@ -9,8 +9,9 @@ from typing import Any, cast
 import pytest
 import torch
 
+from core.bitsmap import Rule
 from core.control import never
-from core.events import BlockDone, BlockStarted, LayerStarted
+from core.events import BlockDone, BlockStarted, LayerStarted, Loss
 from core.formats.opened import open_checkpoint
 from core.model.slices import ParameterSlice
 from core.model.tree import LayerPlan
@@ -50,6 +51,12 @@ def test_steps_of_the_scales_are_better_than_the_start_alone(model: Path, tmp_pa
     stepped = losses(model, tmp_path, bits=2, start="gptq", iters=40, output="stepped", lr=None)
     assert alone[0][0] == pytest.approx(stepped[0][0])  # both name the loss of plain rounding
     assert stepped[0][1] < 0.95 * alone[0][1]
+
+
+def test_blocks_with_only_8_bits_keep_the_start(model: Path, tmp_path: Path) -> None:
+    spec = spec_of(model, tmp_path, start="gptq", iters=3, bits=8, rules=(Rule("*.0.*", bits=4),))
+    events = run(spec, tmp_path)
+    assert [(event.block, event.iteration) for event in events if isinstance(event, Loss)] == [(0, 1), (0, 2), (0, 3)]
 
 
 def test_runs_with_a_start_give_the_same_bytes(model: Path, tmp_path: Path) -> None:
