@@ -8,7 +8,8 @@ Run manually on the folders that `small_models.py` writes:
 Quantizes MODEL to 4 bits in groups of 64 and to 2 bits in groups of 32, symmetric. Both programs round to nearest
 (rtn), round with searched scales (opt-rtn) and tune the rounding (signround: 50 iterations with a learning rate of
 1/50). Bitwright also makes its start without gradients (start), learns the scales of each block from there (scales: 50
-iterations), and then those of all blocks together (end-to-end: 50 steps). Both programs use the same 64 samples of 256
+iterations) or its scales and integers (integers), and after these the scales of all blocks together (end-to-end: 50
+steps). Both programs use the same 64 samples of 256
 tokens of the bundled calibration text and batches of 8. Both outputs are read by auto-round's reader for transformers
 and evaluated in float32 on the same windows of the bundled evaluation text.
 
@@ -45,7 +46,7 @@ SCHEMES = {"w4g64": (4, 64), "w2g32": (2, 32)}
 PROGRAMS = ("bitwright", "auto-round")
 COMMON = ("rtn", "opt-rtn", "signround")
 """Methods of both programs."""
-METHODS = (*COMMON, "start", "scales", "end-to-end")
+METHODS = (*COMMON, "start", "scales", "integers", "end-to-end")
 
 
 def write_samples(model: Path, path: Path) -> None:
@@ -69,14 +70,15 @@ def command(program: str, method: str, model: Path, samples: Path, scheme: str, 
     reader does not read as quantized: `in_proj_a` and `in_proj_b` of Gated DeltaNet.
     """
     bits, group_size = SCHEMES[scheme]
-    iterations = ITERATIONS if method in ("signround", "scales", "end-to-end") else 0
+    iterations = ITERATIONS if method in ("signround", "scales", "integers", "end-to-end") else 0
     if program == "bitwright":
         recipe = {"signround": "autoround", "rtn": "rtn", "opt-rtn": "opt-rtn"}.get(method, "gptq")
         rate = ["--lr", str(1 / ITERATIONS)] if method == "signround" else []
+        learned = ["--learn-integers"] if method in ("integers", "end-to-end") else []
         together = ["--end-to-end", str(END_TO_END)] if method == "end-to-end" else []
         return [
             str(BIN / "bitwright"), "quantize", str(model), "--recipe", recipe, "--bits", str(bits), "--group-size",
-            str(group_size), "--iters", str(iterations), *rate, *together, "--samples", str(SAMPLES),
+            str(group_size), "--iters", str(iterations), *rate, *learned, *together, "--samples", str(SAMPLES),
             "--seqlen", str(SEQLEN), "--batch-size", str(BATCH), "--calibration", str(samples), "--device", "cpu",
             "--output", str(output),
         ]  # fmt: skip
