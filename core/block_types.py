@@ -1,8 +1,9 @@
 """Table of the block types of GGUF files: bits, group size, block size and bytes.
 
 From ggml (ggml-quants.h, ggml-common.h): a row of weights is divided into blocks, and a block into groups that share a
-scale. Legacy types have blocks of 32 with one float16 scale; K types have blocks of 256 whose groups have integer
-scales, multiples of one float16 scale per block. Imports no torch.
+scale. Legacy types and IQ4_NL have blocks of 32 with one float16 scale; K types and IQ4_XS have blocks of 256 whose
+groups have integer scales, multiples of one float16 scale per block. The integers of IQ4_NL and IQ4_XS are indices of a
+code book. Imports no torch.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ class BlockType:
         nbytes: bytes per block.
         sym: no minimum is stored; levels are centred on zero.
         fallback: type for rows that are not a multiple of the block, "" if not needed.
+        code_book: value of each integer, ascending, of types whose levels are not evenly spaced; else empty.
     """
 
     name: str
@@ -31,12 +33,15 @@ class BlockType:
     nbytes: int
     sym: bool
     fallback: str = ""
+    code_book: tuple[int, ...] = ()
 
     @property
     def nested(self) -> bool:
-        """True if scales are integers times a float16 scale of the block (K types)."""
+        """True if scales are integers times a float16 scale of the block (K types, IQ4_XS)."""
         return self.block > self.group
 
+
+_IQ4 = (-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113)
 
 _ALL = (
     BlockType("q4_0", 4, 32, 32, 18, True),
@@ -51,6 +56,8 @@ _ALL = (
     BlockType("q4_k", 4, 32, 256, 144, False, "q5_0"),
     BlockType("q5_k", 5, 32, 256, 176, False, "q5_1"),
     BlockType("q6_k", 6, 16, 256, 210, True, "q8_0"),
+    BlockType("iq4_nl", 4, 32, 32, 18, True, "", _IQ4),
+    BlockType("iq4_xs", 4, 32, 256, 136, True, "iq4_nl", _IQ4),
 )
 
 TYPES: dict[str, BlockType] = {item.name: item for item in _ALL}

@@ -67,8 +67,15 @@ class LayerScheme:
         return 1 << self.bits
 
     @property
+    def code_book(self) -> tuple[int, ...]:
+        """Value of each integer of a block type with a code book; else empty."""
+        return TYPES[self.type].code_book if self.type else ()
+
+    @property
     def reach(self) -> int:
-        """Levels from that of zero to the farther end of the range."""
+        """Steps from zero to the farther end of the range."""
+        if self.code_book:
+            return max(map(abs, self.code_book))
         return self.levels // 2 if self.sym else self.levels - 1
 
     def group_of(self, in_features: int) -> int:

@@ -64,7 +64,7 @@ def exact(scheme: LayerScheme, planned: LayerScheme, *, act_order: bool = False)
     wanted, bits = TYPES[name], scheme.bits
     if scheme.type == name:
         return True
-    if wanted.nested or (scheme.type and scheme.type not in _EVEN):
+    if wanted.nested or wanted.code_book or (scheme.type and scheme.type not in _EVEN):
         return False
     # the difference of an asymmetric level and its zero point has one more bit, for the sign
     return bits + (not scheme.sym) <= wanted.bits if wanted.sym else scheme.sym and bits <= wanted.bits
@@ -96,7 +96,7 @@ def widened(layer: StoredLayer, name: str) -> BlockLinear | None:
     float16 value, as for a power of two z.
     """
     found = _levels(layer)
-    if found is None or TYPES[name].nested:
+    if found is None or TYPES[name].nested or TYPES[name].code_book:
         return None
     ints, scales, zeros = found
     kind, top = TYPES[name], 1 << TYPES[name].bits

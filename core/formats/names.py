@@ -4,7 +4,7 @@ from __future__ import annotations
 
 GGUF_MIXES = (
     "q2_k", "q3_k_s", "q3_k_m", "q3_k_l", "q4_k_s", "q4_k_m", "q5_k_s", "q5_k_m", "q6_k",
-    "q4_0", "q4_1", "q5_0", "q5_1", "q8_0",
+    "q4_0", "q4_1", "q5_0", "q5_1", "q8_0", "iq4_nl", "iq4_xs",
 )  # fmt: skip
 """Types after `gguf:`, with llama.cpp's names of file types; a mix uses more bits for some layers."""
 

@@ -32,6 +32,7 @@ class GridKernels(Protocol):
         unit: float,
         bounds: tuple[int, int],
         out: Tensor,
+        codes: Tensor | None = None,
     ) -> None:
         """Write the dequantized weight of rounding offsets into `out`."""
 
@@ -46,15 +47,23 @@ class GridKernels(Protocol):
         unit: float,
         steps: int,
         bounds: tuple[int, int],
+        codes: Tensor | None = None,
     ) -> Tensor:
         """Move rounding offsets, and return the sums for the gradients of the ranges."""
 
     def dequantize(
-        self, levels: Tensor, scale: Tensor, zero: Tensor, base: Tensor | None, out: Tensor, digits: int = 0
+        self,
+        levels: Tensor,
+        scale: Tensor,
+        zero: Tensor,
+        base: Tensor | None,
+        out: Tensor,
+        digits: int = 0,
+        codes: Tensor | None = None,
     ) -> None:
         """Write the dequantized weight of levels into `out`."""
 
-    def level_sums(self, levels: Tensor, gradient: Tensor, zero: Tensor) -> Tensor:
+    def level_sums(self, levels: Tensor, gradient: Tensor, zero: Tensor, codes: Tensor | None = None) -> Tensor:
         """Return the sums of G (level - zero) over each group."""
 
 
@@ -77,9 +86,14 @@ class FusedStep(Protocol):
         """Step factors and latent levels, and write the new dequantized weight into `out`."""
 
 
-def kernels_for(tensor: Tensor) -> GridKernels | None:
-    """Return the kernels for the device of a tensor; None if there are none."""
-    return kernels if kernels.compiled_for(tensor) else cast("GridKernels | None", _for_gpu(tensor))
+def kernels_for(tensor: Tensor, codes: Tensor | None = None) -> GridKernels | None:
+    """Return the kernels for the device of a tensor and a code book; None if there are none.
+
+    Triton's kernels compute with evenly spaced levels only.
+    """
+    if kernels.compiled_for(tensor):
+        return kernels
+    return None if codes is not None else cast("GridKernels | None", _for_gpu(tensor))
 
 
 def fused_for(tensor: Tensor) -> FusedStep | None:

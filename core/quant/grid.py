@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from core.formats.gguf.blocks import BlockScales
+from core.formats.gguf.code_books import code_values, decoded, positions
 from core.formats.quantized import QuantizedLinear
 from core.formats.stored import StoredLayer
 from core.quant.device_kernels import kernels_for
@@ -83,9 +84,18 @@ class Grid:
 
     @property
     def bounds(self) -> tuple[int, int]:
-        """Lowest and highest level: before the stored zero point is added (symmetric) or after it is (asymmetric)."""
+        """Lowest and highest level: before the stored zero point is added (symmetric) or after it is (asymmetric).
+
+        Levels of a code book are its indices.
+        """
         half = self.scheme.levels // 2
-        return (-half, half - 1) if self.scheme.sym else (0, self.scheme.levels - 1)
+        around = self.scheme.sym and not self.scheme.code_book
+        return (-half, half - 1) if around else (0, self.scheme.levels - 1)
+
+    @property
+    def codes(self) -> Tensor | None:
+        """Values of the levels of a code book, float32 [2^bits]; None without one."""
+        return code_values(self.scheme.type) if self.scheme.code_book else None
 
     def chunks(self) -> Iterator[slice]:
         """Return slices of rows whose temporaries fit into the cache of the device."""
@@ -118,12 +128,15 @@ class Grid:
     def _levels(self, rows: slice) -> tuple[Tensor, Tensor, Tensor]:
         """Return (W - base) / s, the levels and the clamped levels of some rows, float32 [rows, groups, group].
 
-        SignRound, eq. 1: q = clamp(round(W / s + V) + z).
+        SignRound, eq. 1: q = clamp(round(W / s + V) + z). With a code book, W / s is replaced by its position between
+        the levels, so that V is a number of levels there as well.
         """
         count = self.offset[rows].shape[0]
         scale = self.scale[rows].unsqueeze(-1)
         weight = self.weight[rows].float().view(count, -1, self.group)
         ratio = (weight if self.base is None else weight - self.base[rows].unsqueeze(-1)) / scale
+        if self.scheme.code_book:
+            ratio = positions(ratio, self.scheme.type)
         raw = self.offset[rows].float().view_as(ratio).mul_(self.unit).add_(ratio).round_()
         raw.add_(self.shift[rows].unsqueeze(-1))
         return ratio, raw, raw.clamp(*self.bounds)
@@ -131,12 +144,16 @@ class Grid:
     @torch.no_grad()
     def quantize_into(self, out: Tensor) -> None:
         """Write the dequantized weight (q - z) s + base, [out, in], in the dtype of `out`."""
-        kernels = kernels_for(self.weight) if self.compiled else None
+        kernels = kernels_for(self.weight, self.codes) if self.compiled else None
         if kernels is not None:
-            kernels.quantize(self.weight, self.offset, self.scale, self.shift, self.base, self.unit, self.bounds, out)
+            kernels.quantize(
+                self.weight, self.offset, self.scale, self.shift, self.base, self.unit, self.bounds, out, self.codes
+            )
             return
         for rows in self.chunks():
             _, _, level = self._levels(rows)
+            if self.scheme.code_book:
+                level = decoded(level, self.scheme.type)
             level.sub_(self.shift[rows].unsqueeze(-1)).mul_(self.scale[rows].unsqueeze(-1))
             if self.base is not None:
                 level.add_(self.base[rows].unsqueeze(-1))
@@ -152,10 +169,19 @@ class Grid:
             steps: units by which the offset moves (T - i at iteration i of T, a linear decay).
             factor_step: step size of the range factors; unused with a block type.
         """
-        kernels = kernels_for(self.weight) if self.compiled else None
+        kernels = kernels_for(self.weight, self.codes) if self.compiled else None
         if kernels is not None:
             sums = kernels.step(
-                self.weight, gradient, self.offset, self.scale, self.shift, self.base, self.unit, steps, self.bounds
+                self.weight,
+                gradient,
+                self.offset,
+                self.scale,
+                self.shift,
+                self.base,
+                self.unit,
+                steps,
+                self.bounds,
+                self.codes,
             )
         else:
             sums = torch.empty(4, *self.scale.shape, device=self.scale.device)
@@ -212,7 +238,7 @@ class Grid:
         """Return the quantized layer with the present integers, which are not derived from a dequantized weight."""
         out, width = self.weight.shape
         integers = torch.empty(out, width, dtype=torch.uint8, device=self.weight.device)
-        shift = self.scheme.levels // 2 if self.scheme.sym else 0
+        shift = -self.bounds[0]
         for rows in self.chunks():
             _, _, level = self._levels(rows)
             integers[rows] = level.add_(shift).view(-1, width).to(torch.uint8)

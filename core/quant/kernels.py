@@ -27,9 +27,18 @@ def compiled_for(tensor: Tensor) -> bool:
     return tensor.device.type == DEVICE
 
 
+@njit(nogil=True, cache=True, error_model="numpy")
+def _position(ratio, codes):  # type: ignore[no-untyped-def] # pragma: no cover
+    """Return the position of a value between the levels of a code book, as `code_books.positions`."""
+    left = 0
+    for level in range(1, codes.size - 1):
+        left += codes[level] < ratio
+    return (ratio - codes[left]) / (codes[left + 1] - codes[left]) + np.float32(left)
+
+
 # reassoc allows vectorized sums; contraction stays off, so that W/s + V is rounded as in torch.
 @njit(nogil=True, cache=True, fastmath={"reassoc", "nsz"}, error_model="numpy")
-def _step(weight, gradient, offset, scale, zero, base, unit, steps, low, high, sums, first, last):  # type: ignore[no-untyped-def] # pragma: no cover
+def _step(weight, gradient, offset, scale, zero, base, codes, unit, steps, low, high, sums, first, last):  # type: ignore[no-untyped-def] # pragma: no cover
     groups = scale.shape[1]
     size = weight.shape[1] // groups
     through = np.empty(size, np.float32)
@@ -47,6 +56,8 @@ def _step(weight, gradient, offset, scale, zero, base, unit, steps, low, high, s
             total = by_level = by_ratio = passed = np.float32(0)
             for i in range(size):
                 ratio = (as_float(w[i]) - b) / s
+                if codes is not None:  # resolved at compile time
+                    ratio = _position(ratio, codes)
                 raw = np.rint(np.float32(n[i]) * unit + ratio) + z
                 level = min(max(raw, low), high)
                 slope = as_float(g[i])
@@ -65,7 +76,7 @@ def _step(weight, gradient, offset, scale, zero, base, unit, steps, low, high, s
 
 
 @njit(nogil=True, cache=True, fastmath={"nsz"}, error_model="numpy")
-def _quantize(weight, offset, scale, zero, base, unit, low, high, out, first, last):  # type: ignore[no-untyped-def] # pragma: no cover
+def _quantize(weight, offset, scale, zero, base, codes, unit, low, high, out, first, last):  # type: ignore[no-untyped-def] # pragma: no cover
     groups = scale.shape[1]
     size = weight.shape[1] // groups
     for row in range(first, last):
@@ -79,8 +90,12 @@ def _quantize(weight, offset, scale, zero, base, unit, low, high, out, first, la
             s, z = scale[row, group], zero[row, group]
             b = np.float32(0) if base is None else base[row, group]  # resolved at compile time
             for i in range(size):
-                raw = np.rint(np.float32(n[i]) * unit + (as_float(w[i]) - b) / s) + z
-                to[i] = rounded_like((min(max(raw, low), high) - z) * s + b, to[i])
+                ratio = (as_float(w[i]) - b) / s
+                if codes is not None:  # resolved at compile time
+                    ratio = _position(ratio, codes)
+                level = min(max(np.rint(np.float32(n[i]) * unit + ratio) + z, low), high)
+                above = level - z if codes is None else codes[np.int32(level)]
+                to[i] = rounded_like(above * s + b, to[i])
 
 
 def step(
@@ -93,6 +108,7 @@ def step(
     unit: float,
     steps: int,
     bounds: tuple[int, int],
+    codes: Tensor | None = None,
 ) -> Tensor:
     """Move the offsets in place, and return the four sums over each group for the gradients of the ranges.
 
@@ -100,13 +116,22 @@ def step(
         weight, gradient: bfloat16 or float32 [out, in]. offset: int16 or int32 [out, in].
         scale: float32 [out, groups]. zero: float32 [out, groups], added to a level before it is clamped to `bounds`.
         base: float32 [out, groups], value of level 0; None for 0.
+        codes: values of the levels of a code book, float32 [2^bits]; None without one.
 
     Returns:
         float32 [4, out, groups]: sums of G, G q, G m (W - base) / s and G m, as in `core.quant.grid`.
     """
     sums = torch.empty(4, *scale.shape)
     target = sums.numpy()
-    arrays = (array_of(weight), array_of(gradient), array_of(offset), scale.numpy(), zero.numpy(), _optional(base))
+    arrays = (
+        array_of(weight),
+        array_of(gradient),
+        array_of(offset),
+        scale.numpy(),
+        zero.numpy(),
+        _optional(base),
+        _optional(codes),
+    )
     numbers = (np.float32(unit), steps, np.float32(bounds[0]), np.float32(bounds[1]))
     in_parts(weight, lambda first, last: _step(*arrays, *numbers, target, first, last))
     return sums
@@ -121,16 +146,17 @@ def quantize(
     unit: float,
     bounds: tuple[int, int],
     out: Tensor,
+    codes: Tensor | None = None,
 ) -> None:
     """Write the dequantized weight into `out`, [out, in]; the rest is as in `step`."""
-    arrays = (array_of(weight), array_of(offset), scale.numpy(), zero.numpy(), _optional(base))
+    arrays = (array_of(weight), array_of(offset), scale.numpy(), zero.numpy(), _optional(base), _optional(codes))
     numbers = (np.float32(unit), np.float32(bounds[0]), np.float32(bounds[1]))
     with _exact(out) as target:
         in_parts(weight, lambda first, last: _quantize(*arrays, *numbers, target, first, last))
 
 
 @njit(nogil=True, cache=True, fastmath={"nsz"}, error_model="numpy")
-def _dequantize(levels, digits, scale, zero, base, out, first, last):  # type: ignore[no-untyped-def] # pragma: no cover
+def _dequantize(levels, digits, codes, scale, zero, base, out, first, last):  # type: ignore[no-untyped-def] # pragma: no cover
     groups = scale.shape[1]
     size = levels.shape[1] // groups
     half = (np.int32(1) << digits) >> 1
@@ -142,11 +168,12 @@ def _dequantize(levels, digits, scale, zero, base, out, first, last):  # type: i
             b = np.float32(0) if base is None else base[row, group]  # resolved at compile time
             for i in range(size):
                 level = (np.int32(q[i]) + half) >> digits
-                to[i] = rounded_like((np.float32(level) - z) * s + b, to[i])
+                above = np.float32(level) - z if codes is None else codes[level]  # resolved at compile time
+                to[i] = rounded_like(above * s + b, to[i])
 
 
 @njit(nogil=True, cache=True, fastmath={"reassoc", "nsz"}, error_model="numpy")
-def _level_sums(levels, gradient, zero, sums, first, last):  # type: ignore[no-untyped-def] # pragma: no cover
+def _level_sums(levels, codes, gradient, zero, sums, first, last):  # type: ignore[no-untyped-def] # pragma: no cover
     groups = zero.shape[1]
     size = levels.shape[1] // groups
     for row in range(first, last):
@@ -156,30 +183,40 @@ def _level_sums(levels, gradient, zero, sums, first, last):  # type: ignore[no-u
             z = zero[row, group]
             total = np.float32(0)
             for i in range(size):
-                total += as_float(g[i]) * (np.float32(q[i]) - z)
+                above = np.float32(q[i]) - z if codes is None else codes[q[i]]  # resolved at compile time
+                total += as_float(g[i]) * above
             sums[row, group] = total
 
 
-def dequantize(levels: Tensor, scale: Tensor, zero: Tensor, base: Tensor | None, out: Tensor, digits: int = 0) -> None:
+def dequantize(
+    levels: Tensor,
+    scale: Tensor,
+    zero: Tensor,
+    base: Tensor | None,
+    out: Tensor,
+    digits: int = 0,
+    codes: Tensor | None = None,
+) -> None:
     """Write (level - zero) * scale + base into `out`, [out, in].
 
     Args:
         levels: uint8 or int16 [out, in], multiples of 2^-digits that are rounded to whole levels.
         scale, zero, base: float32 [out, groups]; no base is 0.
+        codes: values of the levels of a code book, float32 [2^bits], which replace level - zero.
     """
-    arrays = (levels.numpy(), np.int32(digits), scale.numpy(), zero.numpy(), _optional(base))
+    arrays = (levels.numpy(), np.int32(digits), _optional(codes), scale.numpy(), zero.numpy(), _optional(base))
     with _exact(out) as target:
         in_parts(levels, lambda first, last: _dequantize(*arrays, target, first, last))
 
 
-def level_sums(levels: Tensor, gradient: Tensor, zero: Tensor) -> Tensor:
+def level_sums(levels: Tensor, gradient: Tensor, zero: Tensor, codes: Tensor | None = None) -> Tensor:
     """Return the sums of G (level - zero) over each group, float32 [out, groups]; arguments as in `dequantize`.
 
     Args:
         gradient: G, bfloat16 or float32 [out, in].
     """
     sums = torch.empty(zero.shape)
-    arrays = (levels.numpy(), array_of(gradient), zero.numpy(), sums.numpy())
+    arrays = (levels.numpy(), _optional(codes), array_of(gradient), zero.numpy(), sums.numpy())
     in_parts(levels, lambda first, last: _level_sums(*arrays, first, last))
     return sums
 

@@ -43,9 +43,9 @@ class LevelGrid:
     def quantize_into(self, out: Tensor) -> None:
         """Write the dequantized weight (q - z) s, [out, in], in the dtype of `out`."""
         now = self.now
-        kernels = kernels_for(now.scale)
+        kernels = kernels_for(now.scale, now.codes)
         if kernels is not None:
-            kernels.dequantize(now.levels, now.scale, now.zero, now.base, out)
+            kernels.dequantize(now.levels, now.scale, now.zero, now.base, out, codes=now.codes)
             return
         for rows in row_chunks(len(out), out.shape[1]):
             out[rows] = now.values(rows)
@@ -75,9 +75,9 @@ class LevelGrid:
 
     def _level_sums(self, gradient: Tensor, zero: Tensor) -> Tensor:
         """Return the sums of G (q - z) over the groups, float32 [out, groups]."""
-        kernels = kernels_for(zero)
+        kernels = kernels_for(zero, self.start.codes)
         if kernels is not None:
-            return kernels.level_sums(self.start.levels, gradient, zero)
+            return kernels.level_sums(self.start.levels, gradient, zero, self.start.codes)
         sums = torch.empty_like(zero)
         for rows in row_chunks(len(sums), gradient.shape[1]):
             products = self.start.centered(rows).mul_(gradient[rows])

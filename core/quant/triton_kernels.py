@@ -213,8 +213,9 @@ def quantize(
     unit: float,
     bounds: tuple[int, int],
     out: Tensor,
+    codes: Tensor | None = None,
 ) -> None:
-    """Write the dequantized weight into `out`, [out, in]; as `core.quant.kernels.quantize`."""
+    """Write the dequantized weight into `out`, [out, in]; as `core.quant.kernels.quantize`, without a code book."""
     target = _writable(out)
     _launch(
         round_groups, weight, scale, weight.contiguous(), offset, scale, zero, _or(base, scale), target, unit,
@@ -233,8 +234,9 @@ def step(
     unit: float,
     steps: int,
     bounds: tuple[int, int],
+    codes: Tensor | None = None,
 ) -> Tensor:
-    """Move the offsets in place, and return the four sums over each group; as `core.quant.kernels.step`."""
+    """Move the offsets in place, and return the four sums over each group; as `kernels.step`, without a code book."""
     sums = torch.empty(4, *scale.shape, device=scale.device)
     _launch(
         move_offsets, weight, scale, weight.contiguous(), gradient.contiguous(), offset, scale, zero,
@@ -243,8 +245,16 @@ def step(
     return sums
 
 
-def dequantize(levels: Tensor, scale: Tensor, zero: Tensor, base: Tensor | None, out: Tensor, digits: int = 0) -> None:
-    """Write (level - zero) * scale + base into `out`, [out, in]; as `core.quant.kernels.dequantize`."""
+def dequantize(
+    levels: Tensor,
+    scale: Tensor,
+    zero: Tensor,
+    base: Tensor | None,
+    out: Tensor,
+    digits: int = 0,
+    codes: Tensor | None = None,
+) -> None:
+    """Write (level - zero) * scale + base into `out`; as `core.quant.kernels.dequantize`, without a code book."""
     target = _writable(out)
     _launch(
         dequantize_groups, levels, scale, levels, scale, zero, _or(base, scale), target,
@@ -253,7 +263,7 @@ def dequantize(levels: Tensor, scale: Tensor, zero: Tensor, base: Tensor | None,
     _copy_back(target, out)
 
 
-def level_sums(levels: Tensor, gradient: Tensor, zero: Tensor) -> Tensor:
+def level_sums(levels: Tensor, gradient: Tensor, zero: Tensor, codes: Tensor | None = None) -> Tensor:
     """Return the sums of G (level - zero) over each group, float32 [out, groups]."""
     sums = torch.empty(zero.shape, device=zero.device)
     _launch(sum_groups, levels, zero, levels, gradient.contiguous(), zero, sums)

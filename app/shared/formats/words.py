@@ -57,6 +57,8 @@ _MIXES: Final = {
     "q3_k_m": "small",
     "q2_k": "smallest, with a noticeable loss",
     "q4_0": "simple and fast",
+    "iq4_nl": "levels closer together near zero",
+    "iq4_xs": "as IQ4_NL, but smaller",
 }
 _NAMES: Final = re.compile(rf"\b({'|'.join(sorted(FORMATS, key=len, reverse=True))})\b(?![:-])")
 """Pattern of format names in a message of core."""

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from core.block_types import TYPES, BlockType
+from core.formats.gguf.code_books import decoded
 from core.schemes import LayerScheme
 
 _CHUNK = 1 << 20
@@ -50,10 +51,14 @@ _LAYOUTS: dict[str, tuple[_Field, ...]] = {
     "q4_k": ("d", "m", "scales", _Plane(0, 4, 32)),
     "q5_k": ("d", "m", "scales", _Plane(4, 1, 32), _Plane(0, 4, 32)),
     "q6_k": (_Plane(0, 4, 64), _Plane(4, 2, 32), "scales", "d"),
+    "iq4_nl": ("d", _NIBBLES),
+    "iq4_xs": ("d", "scales", _NIBBLES),
 }
-_SCALE_BYTES = {"q2_k": 16, "q3_k": 12, "q4_k": 12, "q5_k": 12, "q6_k": 16}
-SCALE_RANGE = {"q2_k": (0, 15), "q3_k": (-32, 31), "q4_k": (0, 63), "q5_k": (0, 63), "q6_k": (-128, 127)}
-"""Smallest and largest scale of a K type; minimums have the same range."""
+_SCALE_BYTES = {"q2_k": 16, "q3_k": 12, "q4_k": 12, "q5_k": 12, "q6_k": 16, "iq4_xs": 6}
+SCALE_RANGE = {
+    "q2_k": (0, 15), "q3_k": (-32, 31), "q4_k": (0, 63), "q5_k": (0, 63), "q6_k": (-128, 127), "iq4_xs": (-32, 31),
+}  # fmt: skip
+"""Smallest and largest integer scale of a type; minimums have the same range."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,6 +70,8 @@ class BlockLinear:
         q4_1, q5_1         d q + m
         q2_k, q4_k, q5_k   (d s) q - (m n)
         q3_k, q6_k         (d s) (q - 2^(b-1)), s signed
+        iq4_nl             d c, with c the value of q in the code book
+        iq4_xs             (d s) c, s signed
 
     Attributes:
         name: in the checkpoint, without `.weight`.
@@ -72,7 +79,7 @@ class BlockLinear:
         ints: uint8 [out, in], q, each below 2^bits.
         d: float16 [out, blocks].
         m: float16 [out, blocks] of types with minimums, else None.
-        scales: int8 [out, groups] of K types, s (q3_k: -32 to 31, q6_k: -128 to 127), else None.
+        scales: int8 [out, groups] of K types, s (`SCALE_RANGE`) and IQ4_XS, else None.
         mins: int8 [out, groups] of q2_k, q4_k and q5_k, else None.
     """
 
@@ -135,6 +142,9 @@ class BlockLinear:
         shift = self.scheme.levels // 2
         for rows in _chunks(*self.ints.shape):
             part = weight[rows].view(-1, self.in_features // self.type.group, self.type.group)
+            if self.type.code_book:
+                part.copy_(decoded(self.ints[rows], self.type.name).view(part.shape)).mul_(step[rows].unsqueeze(-1))
+                continue
             part.copy_(self.ints[rows].reshape(part.shape))
             if low is None:
                 part.sub_(shift).mul_(step[rows].unsqueeze(-1))
@@ -338,6 +348,11 @@ def _pack_scales(name: str, scales: Tensor, mins: Tensor | None) -> Tensor:
         high = s >> 4
         packed = high[..., 0:4] | high[..., 4:8] << 2 | high[..., 8:12] << 4 | high[..., 12:16] << 6
         return torch.cat([(s[..., :8] & 15) | (s[..., 8:] & 15) << 4, packed], -1)
+    if name == "iq4_xs":
+        s = (scales + 32).to(torch.uint8)
+        high = s >> 4
+        packed = high[..., 0::4] | high[..., 1::4] << 2 | high[..., 2::4] << 4 | high[..., 3::4] << 6
+        return torch.cat([packed, (s[..., 0::2] & 15) | (s[..., 1::2] & 15) << 4], -1)
     assert mins is not None
     s, n = scales.to(torch.uint8), mins.to(torch.uint8)
     if name == "q2_k":
@@ -355,6 +370,10 @@ def _unpack_scales(name: str, raw: Tensor) -> tuple[Tensor, Tensor | None]:
     if name == "q3_k":
         low = torch.cat([raw[..., :8] & 15, raw[..., :8] >> 4], -1)
         high = torch.cat([(raw[..., 8:] >> shift) & 3 for shift in (0, 2, 4, 6)], -1)
+        return (low | high << 4).to(torch.int8) - 32, None
+    if name == "iq4_xs":
+        low = torch.stack([raw[..., 2:] & 15, raw[..., 2:] >> 4], -1).flatten(-2)
+        high = torch.stack([(raw[..., :2] >> shift) & 3 for shift in (0, 2, 4, 6)], -1).flatten(-2)
         return (low | high << 4).to(torch.int8) - 32, None
     s, n, rest = raw[..., :4], raw[..., 4:8], raw[..., 8:]
     scales = torch.cat([s & 63, (rest & 15) | (s >> 6) << 4], -1)

@@ -78,6 +78,8 @@ def layer_type(mix: str, where: Place) -> str:
 def _value_type(mix: str, base: str, where: Place) -> str:
     if mix == "q2_k":
         return "q4_k" if where.shared >= 4 else "q3_k"
+    if TYPES[base].code_book and where.shared >= 4:
+        return "q5_k"
     if mix == "q3_k_m":
         return "q5_k" if where.block < 2 else "q4_k"
     if mix == "q3_k_l":
@@ -104,7 +106,7 @@ def type_for_bits(mix: str, bits: int) -> str:
     base = base_type(mix)
     if bits == TYPES[base].bits:
         return base
-    return (_BY_BITS if TYPES[base].nested else _BY_BITS_LEGACY)[bits]
+    return (_BY_BITS if TYPES[base].nested or TYPES[base].code_book else _BY_BITS_LEGACY)[bits]
 
 
 def head_type(mix: str, columns: int) -> str:

@@ -15,6 +15,7 @@ from typing import Final
 import torch
 from torch import Tensor
 
+from core.block_types import TYPES
 from core.control import ShouldStop, check_stop
 from core.errors import BadInput, VerificationFailed
 from core.formats.gguf.blocks import BlockLinear
@@ -247,7 +248,7 @@ def _same(item: MappedTensor, kind: str, ours: Tensor, theirs: Tensor) -> bool:
     if kind in FLOATS:
         return torch.equal(ours, item.restore(item.store(theirs)) if item.shift else theirs)
     # Rows in a wrong order would differ by 1.4 of their norm.
-    bits = int(kind[1])
+    bits = TYPES[kind].bits
     allowed = 2.0 ** (1 - bits) if bits > 2 else 0.7
     return bool((ours - theirs).norm() <= allowed * theirs.norm())
 

@@ -16,6 +16,7 @@ from torch import Tensor
 from core.block_types import TYPES, BlockType
 from core.formats.gguf import search
 from core.formats.gguf.blocks import SCALE_RANGE, BlockLinear, BlockScales
+from core.formats.gguf.code_books import code_values, nearest_code, nearest_in_cell
 from core.schemes import LayerScheme
 
 _CHUNK = 1 << 22
@@ -86,8 +87,11 @@ def round_to(weight: Tensor, type_name: str, importance: Tensor | None, name: st
         q = weight[rows].float().unflatten(1, (-1, kind.group))
         if low is not None:
             q = q - low[rows].unsqueeze(-1)
-        q = (q * inverse[rows].unsqueeze(-1)).round_().add_(shift).clamp_(0, (1 << kind.bits) - 1)
-        ints[rows] = q.flatten(1).to(torch.uint8)
+        q = q * inverse[rows].unsqueeze(-1)
+        if kind.code_book:
+            ints[rows] = nearest_code(q, kind.name).flatten(1)
+            continue
+        ints[rows] = q.round_().add_(shift).clamp_(0, (1 << kind.bits) - 1).flatten(1).to(torch.uint8)
     codes = [None if part is None else part.to(torch.int8) for part in (grid.scales, grid.mins)]
     m = None if grid.m is None else grid.m.half()
     return BlockLinear(name, LayerScheme.of_type(type_name), ints, grid.d.half(), m, *codes)
@@ -114,7 +118,7 @@ def _counts(importance: Tensor | None, width: int) -> search.Array:
 def _fill(kind: BlockType, values: search.Array, counts: search.Array, parts: list[search.Array | None]) -> None:
     """Search the rows of `values`; `parts` are d, m, scales and mins of these rows."""
     room = [part for part in parts if part is not None]
-    arguments = (values, counts, kind.bits, _shares(kind.bits) if kind.sym else _cuts(kind.bits))
+    arguments = (values, counts, *_levels(kind.name), _shares(kind.bits) if kind.sym else _cuts(kind.bits))
     tries = _tries(kind.name) if kind.nested else ()
     work = partial(_FINDERS[kind.nested, kind.sym], *arguments, *tries, *room)
     rows = values.shape[0]
@@ -129,6 +133,18 @@ def _fill(kind: BlockType, values: search.Array, counts: search.Array, parts: li
 @cache
 def _threads() -> ThreadPoolExecutor:
     return ThreadPoolExecutor(max_workers=64, thread_name_prefix="blocks")
+
+
+@cache
+def _levels(name: str) -> tuple[np.float32, np.float32, search.Array | None]:
+    """Return the smallest and largest level of a group, and the nearest level in each cell of a code book."""
+    kind = TYPES[name]
+    if kind.code_book:
+        book = code_values(name)[nearest_in_cell(name).int()].numpy()
+        return np.float32(kind.code_book[0]), np.float32(kind.code_book[-1]), book
+    half = 1 << (kind.bits - 1)
+    low, high = (-half, half - 1) if kind.sym else (0, 2 * half - 1)
+    return np.float32(low), np.float32(high), None
 
 
 @cache

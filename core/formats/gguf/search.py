@@ -8,7 +8,8 @@ the float16 whose multiples are nearest to them, and then optimizes multiples an
 error of the weights. The search always runs on the CPU, where a matrix takes seconds.
 
 In all functions, x are the weights of a group and w the weights of their squared errors, both float32; level 0 of a
-symmetric group is its middle.
+symmetric group is its middle. `book` is None for levels that are integers from `low` to `high`; for a type with a code
+book it has the nearest value in each cell of `core.formats.gguf.code_books`, which are the levels.
 """
 
 from __future__ import annotations
@@ -62,23 +63,30 @@ def _block(values, index, size):  # type: ignore[no-untyped-def] # pragma: no co
 
 
 @_compiled
-def _error(x, w, step, zero, low, high):  # type: ignore[no-untyped-def] # pragma: no cover
+def _nearest_level(value, low, high, book):  # type: ignore[no-untyped-def] # pragma: no cover
+    if book is None:  # resolved at compile time
+        return min(max(np.rint(value), low), high)
+    return book[np.int32((min(max(low, value), high) - low) * 2)]
+
+
+@_compiled
+def _error(x, w, step, zero, low, high, book):  # type: ignore[no-untyped-def] # pragma: no cover
     """Return the weighted squared error of the nearest levels; `zero` is the value of level 0."""
     inverse, total = _inverse(step), np.float32(0)
     for i in range(x.size):
-        q = min(max(np.rint((x[i] - zero) * inverse), low), high)
+        q = _nearest_level((x[i] - zero) * inverse, low, high, book)
         off = q * step + zero - x[i]
         total += w[i] * off * off
     return total
 
 
 @_compiled
-def _moments(x, w, step, zero, low, high):  # type: ignore[no-untyped-def] # pragma: no cover
+def _moments(x, w, step, zero, low, high, book):  # type: ignore[no-untyped-def] # pragma: no cover
     """Return the sums of w q x, w q^2 and w q over the nearest levels q."""
     inverse = _inverse(step)
     by_x = by_q = by_one = np.float32(0)
     for i in range(x.size):
-        q = min(max(np.rint((x[i] - zero) * inverse), low), high)
+        q = _nearest_level((x[i] - zero) * inverse, low, high, book)
         wq = w[i] * q
         by_x += wq * x[i]
         by_q += wq * q
@@ -87,7 +95,7 @@ def _moments(x, w, step, zero, low, high):  # type: ignore[no-untyped-def] # pra
 
 
 @_compiled
-def _best_scale(x, w, low, high, shares):  # type: ignore[no-untyped-def] # pragma: no cover
+def _best_scale(x, w, low, high, book, shares):  # type: ignore[no-untyped-def] # pragma: no cover
     """Return the signed scale of least error, and its sum of w q^2."""
     least, most = x.min(), x.max()
     up = max(least / low, most / high)
@@ -95,11 +103,11 @@ def _best_scale(x, w, low, high, shares):  # type: ignore[no-untyped-def] # prag
     best, scale, nothing = np.float32(0), np.float32(0), np.float32(0)
     for end in (up, down):
         for share in shares:
-            by_x, by_q, _ = _moments(x, w, end * share, nothing, low, high)
+            by_x, by_q, _ = _moments(x, w, end * share, nothing, low, high, book)
             fitted = by_x * _inverse(by_q)
             if by_x * fitted > best:
                 best, scale = by_x * fitted, fitted
-    by_x, by_q, _ = _moments(x, w, scale, nothing, low, high)
+    by_x, by_q, _ = _moments(x, w, scale, nothing, low, high, book)
     return by_x * _inverse(by_q), by_q
 
 
@@ -168,7 +176,7 @@ def _common(values, stiffness, tries, low, high):  # type: ignore[no-untyped-def
     largest = values[np.abs(values).argmax()]
     least, best = np.inf, np.float32(0)
     for k in range(tries.size):
-        unit = half(largest / tries[k])
+        unit = _step(largest / tries[k])
         for again in range(2):
             inverse, cost, pull, stiff = _inverse(unit), 0.0, 0.0, 0.0
             for g in range(values.size):
@@ -190,7 +198,7 @@ def _nearest(value, unit, low, high):  # type: ignore[no-untyped-def] # pragma: 
 
 
 @_exact
-def _choose(x, w, size, d, m, scales, mins, low, high, bounds, costs):  # type: ignore[no-untyped-def] # pragma: no cover
+def _choose(x, w, size, d, m, scales, mins, low, high, book, bounds, costs):  # type: ignore[no-untyped-def] # pragma: no cover
     """Replace the integers of every group by the best of their neighbours; write the errors to `costs`."""
     reach = 0 if m == 0 else 1
     for g in range(scales.size):
@@ -201,19 +209,19 @@ def _choose(x, w, size, d, m, scales, mins, low, high, bounds, costs):  # type: 
             for lift in range(-reach, reach + 1):
                 s, n = a + np.float32(move), c + np.float32(lift)
                 if bounds[0] <= s <= bounds[1] and bounds[0] <= n <= bounds[1]:
-                    cost = _error(part, count, d * s, -m * n, low, high)
+                    cost = _error(part, count, d * s, -m * n, low, high, book)
                     if cost < costs[g]:
                         costs[g], scales[g], mins[g] = cost, s, n
 
 
 @_exact
-def _fit_units(x, w, size, d, m, scales, mins, low, high):  # type: ignore[no-untyped-def] # pragma: no cover
+def _fit_units(x, w, size, d, m, scales, mins, low, high, book):  # type: ignore[no-untyped-def] # pragma: no cover
     """Return the float16 values d and m of least error for fixed integers (normal equations of x = d s q - m n)."""
     pull = lift = stiff = cross = other = 0.0
     for g in range(scales.size):
         part, count = _block(x, g, size), _block(w, g, size)
         a, c = scales[g], mins[g]
-        by_x, by_q, by_one = _moments(part, count, d * a, -m * c, low, high)
+        by_x, by_q, by_one = _moments(part, count, d * a, -m * c, low, high, book)
         pull += a * by_x
         stiff += a * a * by_q
         if m != 0:
@@ -229,78 +237,79 @@ def _fit_units(x, w, size, d, m, scales, mins, low, high):  # type: ignore[no-un
 
 
 @_exact
-def _settle(x, w, size, d, m, scales, mins, low, high, bounds, costs):  # type: ignore[no-untyped-def] # pragma: no cover
+def _settle(x, w, size, d, m, scales, mins, low, high, book, bounds, costs):  # type: ignore[no-untyped-def] # pragma: no cover
     """Optimize integers and float16 values alternately while the error decreases; return d and m."""
     for _ in range(_ROUNDS):
-        _choose(x, w, size, d, m, scales, mins, low, high, bounds, costs)
-        other_d, other_m = _fit_units(x, w, size, d, m, scales, mins, low, high)
+        _choose(x, w, size, d, m, scales, mins, low, high, book, bounds, costs)
+        other_d, other_m = _fit_units(x, w, size, d, m, scales, mins, low, high, book)
         change = 0.0
         for g in range(scales.size):
             part, count = _block(x, g, size), _block(w, g, size)
-            change += _error(part, count, other_d * scales[g], -other_m * mins[g], low, high) - costs[g]
+            change += _error(part, count, other_d * scales[g], -other_m * mins[g], low, high, book) - costs[g]
         if not change < 0:
             return d, m
         d, m = other_d, other_m
-    _choose(x, w, size, d, m, scales, mins, low, high, bounds, costs)
+    _choose(x, w, size, d, m, scales, mins, low, high, book, bounds, costs)
     return d, m
 
 
 @_exact
-def legacy_scales(weight, w, bits, shares, d, first, last):  # type: ignore[no-untyped-def] # pragma: no cover
-    """Fill d [out, groups] of some rows (q4_0, q5_0, q8_0)."""
-    size, top = weight.shape[1] // d.shape[1], np.float32(2 ** (bits - 1))
+def legacy_scales(weight, w, low, high, book, shares, d, first, last):  # type: ignore[no-untyped-def] # pragma: no cover
+    """Fill d [out, groups] of some rows (q4_0, q5_0, q8_0, iq4_nl)."""
+    size = weight.shape[1] // d.shape[1]
     for row in range(first, last):
         for g in range(d.shape[1]):
             x, count = _block(weight[row], g, size), _block(w, g, size)
-            step = _step(_best_scale(x, count, -top, top - 1, shares)[0])
+            step = _step(_best_scale(x, count, low, high, book, shares)[0])
             if (
                 0 < abs(step) < _SMALLEST_NORMAL
             ):  # float16 is coarse here, so the nearest value may clip the largest weights
                 larger = step + np.float32(np.copysign(1.0, step)) / _STEP_BELOW
-                if _error(x, count, larger, np.float32(0), -top, top - 1) < _error(
-                    x, count, step, np.float32(0), -top, top - 1
+                if _error(x, count, larger, np.float32(0), low, high, book) < _error(
+                    x, count, step, np.float32(0), low, high, book
                 ):
                     step = larger
             d[row, g] = step
 
 
 @_exact
-def legacy_ranges(weight, w, bits, cuts, d, m, first, last):  # type: ignore[no-untyped-def] # pragma: no cover
+def legacy_ranges(weight, w, low, high, book, cuts, d, m, first, last):  # type: ignore[no-untyped-def] # pragma: no cover
     """Fill d and m [out, groups] of some rows (q4_1, q5_1)."""
-    size, high, low = weight.shape[1] // d.shape[1], np.float32(2**bits - 1), np.float32(0)
+    size = weight.shape[1] // d.shape[1]
     centred, q = np.empty(size, np.float32), np.empty(size, np.float32)
     for row in range(first, last):
         for g in range(d.shape[1]):
             x, count = _block(weight[row], g, size), _block(w, g, size)
             scale, zero, _, _, total = _best_range(x, count, high, False, cuts, centred, q)
             step, zero = _step(scale), half(zero)
-            _, _, by_one = _moments(x, count, step, zero, low, high)
+            _, _, by_one = _moments(x, count, step, zero, low, high, book)
             fitted = half(((x * count).sum() - step * by_one) / total)
-            better = _error(x, count, step, fitted, low, high) < _error(x, count, step, zero, low, high)
+            better = _error(x, count, step, fitted, low, high, book) < _error(x, count, step, zero, low, high, book)
             d[row, g], m[row, g] = step, fitted if better else zero
 
 
 @_exact
-def nested_scales(weight, w, bits, shares, tries, bounds, d, scales, first, last):  # type: ignore[no-untyped-def] # pragma: no cover
-    """Fill d [out, blocks] and scales [out, groups] of some rows (q3_k, q6_k)."""
-    size, top, per = weight.shape[1] // scales.shape[1], np.float32(2 ** (bits - 1)), scales.shape[1] // d.shape[1]
+def nested_scales(weight, w, low, high, book, shares, tries, bounds, d, scales, first, last):  # type: ignore[no-untyped-def] # pragma: no cover
+    """Fill d [out, blocks] and scales [out, groups] of some rows (q3_k, q6_k, iq4_xs)."""
+    size, per = weight.shape[1] // scales.shape[1], scales.shape[1] // d.shape[1]
     stiffness, costs, none = np.empty(per, np.float32), np.empty(per, np.float32), np.zeros(per, np.float32)
     for row in range(first, last):
         for block in range(d.shape[1]):
             x, count = _block(weight[row], block, per * size), _block(w, block, per * size)
             codes = _block(scales[row], block, per)
             for g in range(per):
-                codes[g], stiffness[g] = _best_scale(_block(x, g, size), _block(count, g, size), -top, top - 1, shares)
+                part, share = _block(x, g, size), _block(count, g, size)
+                codes[g], stiffness[g] = _best_scale(part, share, low, high, book, shares)
             unit = _common(codes, stiffness, tries, bounds[0], bounds[1])
             for g in range(per):
                 codes[g] = _nearest(codes[g], unit, bounds[0], bounds[1])
-            d[row, block] = _settle(x, count, size, unit, np.float32(0), codes, none, -top, top - 1, bounds, costs)[0]
+            d[row, block] = _settle(x, count, size, unit, np.float32(0), codes, none, low, high, book, bounds, costs)[0]
 
 
 @_exact
-def nested_ranges(weight, w, bits, cuts, tries, bounds, d, m, scales, mins, first, last):  # type: ignore[no-untyped-def] # pragma: no cover
+def nested_ranges(weight, w, low, high, book, cuts, tries, bounds, d, m, scales, mins, first, last):  # type: ignore[no-untyped-def] # pragma: no cover
     """Fill d, m [out, blocks], scales and mins [out, groups] of some rows (q2_k, q4_k, q5_k)."""
-    size, high, per = weight.shape[1] // scales.shape[1], np.float32(2**bits - 1), scales.shape[1] // d.shape[1]
+    size, per = weight.shape[1] // scales.shape[1], scales.shape[1] // d.shape[1]
     centred, q = np.empty(size, np.float32), np.empty(size, np.float32)
     firm, loose, costs = np.empty(per, np.float32), np.empty(per, np.float32), np.empty(per, np.float32)
     for row in range(first, last):
@@ -317,5 +326,5 @@ def nested_ranges(weight, w, bits, cuts, tries, bounds, d, m, scales, mins, firs
             for g in range(per):
                 codes[g] = _nearest(codes[g], unit, bounds[0], bounds[1])
                 lows[g] = _nearest(lows[g], lift, bounds[0], bounds[1])
-            unit, lift = _settle(x, count, size, unit, lift, codes, lows, np.float32(0), high, bounds, costs)
+            unit, lift = _settle(x, count, size, unit, lift, codes, lows, low, high, book, bounds, costs)
             d[row, block], m[row, block] = unit, lift

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from core.formats.gguf.blocks import BlockLinear
 from core.formats.quantized import QuantizedLinear
-from core.inference.backends.backend import LayerFacts, MissingRequirement
+from core.inference.backends.backend import NO_CODE_BOOK, LayerFacts, MissingRequirement
 from core.inference.backends.probing import probe
 from core.inference.backends.regroup import group_for, in_order, spread
 
@@ -59,6 +59,8 @@ class ArkBackend:
 
     def refusal(self, facts: LayerFacts, device: Device, dtype: torch.dtype) -> str:
         scheme = facts.scheme
+        if scheme.code_book:
+            return NO_CODE_BOOK
         if scheme.bits not in _BITS[device.kind]:
             return f"there is no kernel for {scheme.bits} bits"
         if not scheme.sym and (device.kind != "cpu" or scheme.type):

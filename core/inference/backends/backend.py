@@ -36,6 +36,10 @@ class LayerFacts:
     act_order: bool = False
 
 
+NO_CODE_BOOK = "GGUF types with a code book are not supported"
+"""Reason why a backend that computes with evenly spaced levels does not support a layer."""
+
+
 @dataclass(frozen=True)
 class MissingRequirement:
     """The reason, as one sentence, why a backend is unavailable, and the command that installs it ("" if none does)."""

@@ -50,7 +50,7 @@ class MarlinBackend:
     def refusal(self, facts: LayerFacts, device: Device, dtype: torch.dtype) -> str:
         """Return the reason, as one sentence, why the backend does not support the layer, or ""."""
         scheme = _BLOCKS.get(facts.scheme.type, facts.scheme)
-        if scheme.bits not in (4, 8) or not scheme.sym:
+        if scheme.bits not in (4, 8) or not scheme.sym or scheme.code_book:
             return f"It supports 4 and 8 bits, symmetric, not {facts.scheme.label()}."
         inputs, outputs = facts.inputs, facts.outputs
         aligned = (outputs % 64 == 0 and inputs % 128 == 0) or (outputs % 128 == 0 and inputs % 64 == 0)

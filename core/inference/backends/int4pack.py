@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from core.formats.gguf.blocks import BlockLinear
 from core.formats.quantized import QuantizedLinear
-from core.inference.backends.backend import LayerFacts, MissingRequirement
+from core.inference.backends.backend import NO_CODE_BOOK, LayerFacts, MissingRequirement
 from core.inference.backends.regroup import group_for, in_order, spread
 
 if TYPE_CHECKING:
@@ -52,6 +52,8 @@ class Int4PackBackend:
         return None
 
     def refusal(self, facts: LayerFacts, device: Device, dtype: torch.dtype) -> str:
+        if facts.scheme.code_book:
+            return NO_CODE_BOOK
         if facts.inputs % 32:
             return "the inputs are not a multiple of 32"
         if facts.scheme.group_of(facts.inputs) % 32:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from core.formats.gguf.blocks import BlockLinear, grid_steps
+from core.formats.gguf.code_books import decoded
 from core.formats.quantized import QuantizedLinear
 from core.inference.backends.backend import LayerFacts, MissingRequirement
 
@@ -149,7 +150,7 @@ class PackedLinear(nn.Module):
         else:
             ints = ints.view(end - start, -1, size)
             step, low = step.unsqueeze(-1), low.unsqueeze(-1) if isinstance(low, Tensor) else low
-        weight = ints.to(torch.float32)
+        weight = decoded(ints, self.scheme.type) if self.scheme.code_book else ints.to(torch.float32)
         if self.blocks and isinstance(low, Tensor):
             weight.mul_(step).add_(low)
         else:
@@ -172,7 +173,9 @@ class PackedLinear(nn.Module):
             return self.scales[rows].to(torch.float32), zeros
         m, scales, mins = (None if part is None else part[rows] for part in (self.m, self.scales, self.mins))
         step, low = grid_steps(self.d[rows], m, scales, mins)
-        return step, self.scheme.levels // 2 if low is None else low
+        if low is None:
+            return step, 0 if self.scheme.code_book else self.scheme.levels // 2
+        return step, low
 
 
 def pack_plane(ints: Tensor, low: int, bits: int) -> Tensor:

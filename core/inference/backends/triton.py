@@ -10,7 +10,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from core.inference.backends import trial
-from core.inference.backends.backend import LayerFacts, MissingRequirement
+from core.inference.backends.backend import NO_CODE_BOOK, LayerFacts, MissingRequirement
 from core.schemes import LayerScheme
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ class TritonBackend:
 
     name = "triton"
     title = "Triton kernels of Bitwright"
-    takes = "2, 3, 4, 8 bits of any group, and GGUF's blocks, on CUDA and XPU"
+    takes = "2, 3, 4, 8 bits of any group, and GGUF's blocks without a code book, on CUDA and XPU"
 
     def missing(self, device: Device) -> MissingRequirement | None:
         """Return the reason why the backend does not run on the device, or None; compiles a small kernel once."""
@@ -63,6 +63,8 @@ class TritonBackend:
             return f"{facts.inputs} inputs are not a multiple of 32."
         if not facts.scheme.quantized:
             return "The layer is not quantized."
+        if facts.scheme.code_book:
+            return f"{NO_CODE_BOOK}."
         if dtype not in (torch.float16, torch.bfloat16, torch.float32):
             return f"It does not compute in {str(dtype).removeprefix('torch.')}."
         return ""

@@ -14,15 +14,19 @@ from torch import Tensor
 
 from core.errors import BadInput
 from core.formats.gguf.blocks import BlockLinear
+from core.formats.gguf.code_books import decoded
 from core.formats.quantized import QuantizedLinear
 from core.formats.stored import StoredLayer
 from core.inference.backends.backend import LayerFacts
 from core.inference.native import library
 from core.inference.native.library import ALIGNMENT, BwActivations, BwMatrix, Memory
+from core.schemes import LayerScheme
 
 TILE = 16
 BLOCK = 32
 """Inputs of the activations that share a scale; 16 for weights with group size 16 (K types of GGUF)."""
+_CODE_MIDDLE = 128
+"""Packed integer of the value 0 of a code book."""
 _MOST_ROWS = 4096
 """Most rows of one call of the kernels."""
 _DENSE = {torch.float32: library.F32, torch.bfloat16: library.BF16, torch.float16: library.F16}
@@ -103,11 +107,10 @@ def pack_pieces(
                 raise BadInput(
                     f"{piece.name} cannot be packed for the native kernels: {why}.", "Use another backend for it."
                 )
-            group, bits = piece.scheme.group_of(in_features), piece.scheme.bits
+            group, bits = piece.scheme.group_of(in_features), _packed_bits(piece.scheme, in_features)
             struct = BwMatrix(
                 weights=library.GRID,
-                # Three bits are packed 32 inputs at a time.
-                bits=4 if group == 16 and bits == 3 else bits,
+                bits=bits,
                 out_features=out_features,
                 in_features=in_features,
                 group_size=group,
@@ -116,7 +119,7 @@ def pack_pieces(
             )
             packing = _Packing(struct, _order(piece), bias)
         grid = _block_grid(struct, piece) if isinstance(piece, BlockLinear) else _plain_grid(struct, piece)
-        packing.add(piece.ints.to(torch.uint8), grid)
+        packing.add(_packed_integers(piece), grid)
     return _whole(packing)
 
 
@@ -188,6 +191,21 @@ def aligned(nbytes: int) -> Tensor:
     whole = torch.empty(nbytes + ALIGNMENT, dtype=torch.uint8)
     start = -whole.data_ptr() % ALIGNMENT
     return whole[start : start + nbytes]
+
+
+def _packed_bits(scheme: LayerScheme, in_features: int) -> int:
+    """Return the bits of the packed integers: those of the scheme, or more where the kernels have no such layout."""
+    if scheme.code_book:
+        return 8
+    # Three bits are packed 32 inputs at a time.
+    return 4 if scheme.group_of(in_features) == 16 and scheme.bits == 3 else scheme.bits
+
+
+def _packed_integers(layer: StoredLayer) -> Tensor:
+    """Return the integers of a layer, uint8 [out, in]; with a code book, its values, which have 8 bits."""
+    if layer.scheme.code_book:
+        return decoded(layer.ints, layer.scheme.type).add_(_CODE_MIDDLE).to(torch.uint8)
+    return layer.ints.to(torch.uint8)
 
 
 class _Packing:
@@ -269,7 +287,7 @@ def _plain_grid(struct: BwMatrix, layer: StoredLayer) -> dict[str, Tensor]:
 
 
 def _block_grid(struct: BwMatrix, layer: BlockLinear) -> dict[str, Tensor]:
-    struct.zero = layer.scheme.levels // 2
+    struct.zero = _CODE_MIDDLE if layer.scheme.code_book else layer.scheme.levels // 2
     d = layer.d.cpu()
     if layer.scales is not None:
         struct.scales, struct.super_block_size = library.NESTED, layer.type.block

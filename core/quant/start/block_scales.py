@@ -14,6 +14,7 @@ from torch import Tensor
 
 from core.block_types import TYPES
 from core.formats.gguf.blocks import SCALE_RANGE, BlockScales
+from core.formats.gguf.code_books import nearest_code
 from core.quant.grid import storable
 from core.quant.start.least_squares import DAMPING, fit, fit_chunks, products
 from core.quant.start.levels import Levels, block_levels, damping, row_chunks
@@ -29,6 +30,9 @@ def search_blocks(weight: Tensor, scheme: LayerScheme, importance: Tensor | None
     for rows in row_chunks(len(weight), 4 * weight.shape[1]):
         part = found.rows(rows)
         ratio = part.above_base(weight[rows]).view(*part.scale.shape, -1) / part.scale.unsqueeze(-1)
+        if scheme.code_book:
+            found.levels[rows] = nearest_code(ratio, scheme.type).view_as(part.levels)
+            continue
         level = ratio.round_().add_(part.zero.unsqueeze(-1)).clamp_(0, scheme.levels - 1)
         found.levels[rows] = level.view_as(part.levels).to(torch.uint8)
     return found

@@ -7,10 +7,11 @@ import torch
 from torch import Tensor
 
 from core.compiled import in_parts
+from core.formats.gguf.code_books import decoded, nearest_code
 from core.quant.kernels import compiled_for
 from core.quant.start import kernels
 from core.quant.start.least_squares import DAMPING
-from core.quant.start.levels import Levels, damping, row_chunks
+from core.quant.start.levels import Levels, book_arrays, damping, row_chunks
 
 _BLOCK = 96
 """Columns whose slopes are computed by one matrix product."""
@@ -46,8 +47,8 @@ def _sweep(
             slopes.numpy(),
             residual.numpy(),
             found.scale.numpy(),
-            found.zero.numpy(),
             gram.numpy(),
+            *book_arrays(found.scheme),
         )
         in_parts(
             levels, lambda first, last: kernels.descend(*arrays, found.group, np.float32(top), begin, end, first, last)
@@ -55,9 +56,15 @@ def _sweep(
         return
     for c in range(begin, end):
         scale = found.scale[:, c // found.group]
-        before = levels[:, c].float()
-        level = (before + slopes[:, c - begin] / (gram[c, c] * scale)).round_().clamp_(0, top)
-        levels[:, c] = level.to(torch.uint8)
-        change = (level - before) * scale
+        move = slopes[:, c - begin] / (gram[c, c] * scale)
+        if found.scheme.code_book:
+            before = decoded(levels[:, c], found.scheme.type)
+            levels[:, c] = nearest_code(before + move, found.scheme.type)
+            after = decoded(levels[:, c], found.scheme.type)
+        else:
+            before = levels[:, c].float()
+            after = (before + move).round_().clamp_(0, top)
+            levels[:, c] = after.to(torch.uint8)
+        change = (after - before) * scale
         residual[:, c] -= change
         slopes[:, c + 1 - begin : end - begin].addr_(change, gram[c, c + 1 : end], alpha=-1)

@@ -15,10 +15,11 @@ from torch import Tensor
 
 from core.compiled import in_parts
 from core.errors import BitwrightError
+from core.formats.gguf.code_books import decoded, nearest_code
 from core.quant.kernels import compiled_for
 from core.quant.start import kernels
 from core.quant.start.inverse_factor import invert_and_factor
-from core.quant.start.levels import Levels, damped_diagonal, row_chunks
+from core.quant.start.levels import Levels, book_arrays, damped_diagonal, row_chunks
 
 DAMPING = 0.01
 """Share of the mean diagonal that is added to the diagonal of the Gram matrix."""
@@ -105,13 +106,19 @@ def _round_block(
             group_of.numpy(),
             upper.numpy(),
             errors.numpy(),
+            *book_arrays(start.scheme),
         )
         in_parts(work, lambda first, last: kernels.feed_back(*arrays, np.float32(top), begin, end, first, last))
         return
     for c in range(begin, end):
         scale, zero = start.scale[:, group_of[c]], start.zero[:, group_of[c]]
-        level = (work[:, c] / scale + zero).round_().clamp_(0, top)
-        levels[:, c] = level.to(torch.uint8)
-        error = (work[:, c] - (level - zero) * scale) / upper[c, c]
+        if start.scheme.code_book:
+            levels[:, c] = nearest_code(work[:, c] / scale, start.scheme.type)
+            above = decoded(levels[:, c], start.scheme.type)
+        else:
+            level = (work[:, c] / scale + zero).round_().clamp_(0, top)
+            levels[:, c] = level.to(torch.uint8)
+            above = level - zero
+        error = (work[:, c] - above * scale) / upper[c, c]
         errors[:, c - begin] = error
         work[:, c + 1 : end].addr_(error, upper[c, c + 1 : end], alpha=-1)

@@ -6,10 +6,13 @@ import contextlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from core.formats.gguf.blocks import BlockScales, joined_scales
+from core.formats.gguf.code_books import code_values, decoded, nearest_in_cell
 from core.schemes import LayerScheme
 
 
@@ -17,11 +20,14 @@ from core.schemes import LayerScheme
 class Levels:
     """A weight matrix as levels: (level - zero) * scale + base.
 
+    With a code book, the value of the level in it replaces level - zero.
+
     Attributes:
         scheme: bits, group size and symmetry, or a block type.
         levels: uint8 [out, in], from 0 to 2^bits - 1.
         scale: float32 [out, groups]; may be negative with a symmetric scheme.
-        zero: float32 [out, groups], integers: the level of the value `base`; 2^(bits - 1) with a symmetric scheme.
+        zero: float32 [out, groups], integers: the level of the value `base`; 2^(bits - 1) with a symmetric scheme,
+            0 with a code book.
         base: float32 [out, groups]; None for 0. Only block types with minimums have it, and 0 as `zero`.
         blocks: stored scales of a block type, from which `scale` and `base` are computed; else None.
     """
@@ -38,9 +44,16 @@ class Levels:
         """Weights per group."""
         return self.scheme.group_of(self.levels.shape[1])
 
+    @property
+    def codes(self) -> Tensor | None:
+        """Values of the levels of a code book, float32 [2^bits]; None without one."""
+        return code_values(self.scheme.type) if self.scheme.code_book else None
+
     def centered(self, rows: slice = slice(None)) -> Tensor:
-        """Return the levels minus their zero points, float32 [rows, in]."""
+        """Return the levels minus their zero points, or their values in a code book, float32 [rows, in]."""
         levels = self.levels[rows]
+        if self.scheme.code_book:
+            return decoded(levels, self.scheme.type)
         return (levels.view(len(levels), -1, self.group) - self.zero[rows].unsqueeze(-1)).view(levels.shape)
 
     def values(self, rows: slice = slice(None)) -> Tensor:
@@ -80,8 +93,15 @@ class Levels:
 def block_levels(scheme: LayerScheme, levels: Tensor, blocks: BlockScales) -> Levels:
     """Return levels of a block type with these scales."""
     scale, base = blocks.steps()
-    zero = torch.full_like(scale, scheme.levels // 2 if scheme.sym else 0)
+    zero = torch.full_like(scale, scheme.levels // 2 if scheme.sym and not scheme.code_book else 0)
     return Levels(scheme, levels, scale, zero, base, blocks)
+
+
+def book_arrays(scheme: LayerScheme) -> tuple[NDArray[np.float32] | None, NDArray[np.uint8] | None]:
+    """Return the values and the nearest integers of the code book of a scheme for compiled loops; None without one."""
+    if not scheme.code_book:
+        return None, None
+    return code_values(scheme.type).numpy(), nearest_in_cell(scheme.type).numpy()
 
 
 def joined_levels(parts: list[Levels]) -> Levels:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -61,8 +62,16 @@ def reference(grid: Grid, offset: torch.Tensor) -> torch.Tensor:
         step = step * layer.scales
         low = low if layer.mins is None else -(low * layer.mins)
     step, low = step.unsqueeze(-1), low.unsqueeze(-1)
-    raw = (grid.weight.view(*grid.scale.shape, -1) - low) / step + offset.view(*grid.scale.shape, -1)
+    ratio = (grid.weight.view(*grid.scale.shape, -1) - low) / step
+    if kind.code_book:
+        first, *inner, last = kind.code_book
+        codes = [first + 99 * (first - inner[0]), first, *inner, last, last + 99 * (last - inner[-1])]
+        ratio = torch.from_numpy(np.interp(ratio.numpy(), codes, [-99, *range(16), 114])).float()
+    raw = ratio + offset.view(*grid.scale.shape, -1)
     level = ((raw.round() - raw).detach() + raw).clamp(*grid.bounds)
+    if kind.code_book:
+        value = torch.tensor(kind.code_book)[level.detach().round().long()]
+        level = (value - level).detach() + level
     return (level * step + low).view_as(grid.weight)
 
 

@@ -149,6 +149,7 @@ def write(
 
 _HALVES: dict[str, tuple[int, ...]] = {
     "Q2_K": (80, 82), "Q3_K": (108,), "Q4_K": (0, 2), "Q5_K": (0, 2), "Q6_K": (208,), "IQ4_NL": (0,), "IQ4_XS": (0,),
+    "IQ3_S": (0,),
 }  # fmt: skip
 """Offsets of the float16 values in a block, for types that gguf-py does not write."""
 

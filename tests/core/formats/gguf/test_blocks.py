@@ -22,6 +22,7 @@ EXTREMES = (0x0000, 0x8000, 0x0001, 0x83FF, 0x0400, 0x7BFF, 0xFBFF, 0x7C00, 0xFC
 HALVES = {
     "q4_0": (0,), "q4_1": (0, 2), "q5_0": (0,), "q5_1": (0, 2), "q8_0": (0,),
     "q2_k": (80, 82), "q3_k": (108,), "q4_k": (0, 2), "q5_k": (0, 2), "q6_k": (208,),
+    "iq4_nl": (0,), "iq4_xs": (0,),
 }  # fmt: skip
 """Offsets of the float16 values in a block."""
 
@@ -90,6 +91,8 @@ def test_decoded_parts_are_the_numbers_of_the_formula(name: str) -> None:
         if layer.mins is not None:
             low = -low * int(layer.mins[1, k // kind.group])
         expected = step * (q - 2 ** (kind.bits - 1)) if kind.sym else step * q + low
+        if kind.code_book:
+            expected = step * kind.code_book[q]
         assert weight[1, k].item() == pytest.approx(expected, rel=1e-6, abs=1e-6 * abs(low))
 
 

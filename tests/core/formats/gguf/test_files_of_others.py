@@ -24,8 +24,9 @@ WIDE: dict[str, Any] = gguf_files.ROOMY | {"hidden_size": 256, "intermediate_siz
 KINDS = {
     "Q4_0": {"q4_0"}, "Q4_1": {"q4_1"}, "Q5_0": {"q5_0"}, "Q5_1": {"q5_1"}, "Q8_0": {"q8_0"}, "Q2_K": {"q2_k", "q3_k"},
     "Q3_K_M": {"q3_k", "q4_k", "q5_k"}, "Q4_K_M": {"q4_k", "q6_k"}, "Q5_K_S": {"q5_k"}, "Q6_K": {"q6_k"},
+    "IQ4_NL": {"iq4_nl"}, "IQ4_XS": {"iq4_xs"},
 }  # fmt: skip
-MORE = ["IQ4_NL", "IQ4_XS", "IQ3_S", "TQ1_0", "TQ2_0"]
+MORE = ["IQ3_S", "TQ1_0", "TQ2_0"]
 
 
 @pytest.fixture(autouse=True)

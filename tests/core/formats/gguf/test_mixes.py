@@ -41,6 +41,22 @@ def test_q2_k_gives_shared_values_more(shared: int, expected: str) -> None:
     assert mixes.layer_type("q2_k", Place("value", 0, 32, shared)) == expected
 
 
+@pytest.mark.parametrize("mix", ["iq4_nl", "iq4_xs"])
+def test_iq4_gives_shared_values_more(mix: str) -> None:
+    assert [mixes.layer_type(mix, Place("value", 0, 32, shared)) for shared in (1, 3, 4)] == [mix, mix, "q5_k"]
+    assert mixes.layer_type(mix, Place("down", 0, 32, 8)) == mix
+
+
+def test_rows_without_whole_blocks_of_iq4_xs_get_iq4_nl() -> None:
+    assert mixes.fitting("iq4_xs", 576) == "iq4_nl"
+    assert mixes.fitting("iq4_nl", 48) == ""
+
+
+@pytest.mark.parametrize("mix", ["iq4_nl", "iq4_xs"])
+def test_layers_of_other_bits_than_iq4_have_k_types(mix: str) -> None:
+    assert [mixes.type_for_bits(mix, bits) for bits in (2, 3, 4, 8)] == ["q2_k", "q3_k", mix, "q8_0"]
+
+
 def test_a_place_knows_how_many_queries_share_a_head() -> None:
     tree = llama(4)
     tree.config.update(num_attention_heads=32, num_key_value_heads=8)

@@ -126,7 +126,7 @@ def test_the_tree_is_that_of_the_original(architecture: str, kind: str, tmp_path
     assert set(checkpoint.schemes) == (set() if kind == "F16" else {linear.name for linear in tree.linears})
 
 
-@pytest.mark.parametrize("kind", ["IQ4_NL", "IQ4_XS"])
+@pytest.mark.parametrize("kind", ["TQ2_0", "IQ3_S"])
 def test_types_that_are_not_written_are_read_as_floats(kind: str, tmp_path: Path) -> None:
     path = saved(tmp_path, kind, model=wide_llama())
     checkpoint = GgufCheckpoint(path)

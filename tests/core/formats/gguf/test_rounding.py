@@ -12,12 +12,13 @@ from hypothesis import strategies as st
 
 from core.block_types import TYPES
 from core.formats.gguf.blocks import SCALE_RANGE, decode, grid_steps
+from core.formats.gguf.code_books import decoded, nearest_code
 from core.formats.gguf.rounding import round_to, search_scales
 from core.formats.gguf.search import half
 from core.formats.stored import digest
 
 K_TYPES = sorted(name for name in TYPES if TYPES[name].nested)
-LEGACY = sorted(set(TYPES) - set(K_TYPES))
+LEGACY = sorted(name for name in set(TYPES) - set(K_TYPES) if not TYPES[name].code_book)
 PEER_ERRORS = {
     "q4_0": (1.172e-2, 8.543e-3), "q4_1": (8.112e-3, 3.887e-3), "q5_0": (2.952e-3, 2.003e-3),
     "q5_1": (1.921e-3, 9.004e-4), "q8_0": (4.635e-5, 4.096e-5), "q2_k": (1.123e-1, 4.709e-2),
@@ -56,11 +57,30 @@ def test_rounding_to_float16_is_torchs() -> None:
 
 
 @pytest.mark.parametrize("given_importance", [False, True])
-@pytest.mark.parametrize("name", TYPES)
+@pytest.mark.parametrize("name", PEER_ERRORS)
 def test_no_worse_than_llama_cpp(name: str, given_importance: bool) -> None:
     importance = drives() if given_importance else None
     rounded = round_to(weights(), name, importance, "layer").dequantize()
     assert relative_error(weights(), rounded, importance) <= PEER_ERRORS[name][given_importance]
+
+
+@pytest.mark.parametrize(("name", "other"), [("iq4_nl", "q4_0"), ("iq4_xs", "q4_0")])
+def test_a_code_book_suits_weights_better_than_even_levels(name: str, other: str) -> None:
+    coded, even = (round_to(weights(), one, None, "layer").dequantize() for one in (name, other))
+    assert relative_error(weights(), coded, None) < relative_error(weights(), even, None)
+
+
+def test_no_scale_of_a_fine_grid_is_better_for_iq4_nl() -> None:
+    weight, importance = weights(4, 64), drives(64)
+    found = round_to(weight, "iq4_nl", importance, "layer").dequantize()
+    groups, counts = weight.view(-1, 1, 32), importance.view(1, -1, 1, 32).expand(4, -1, -1, -1).reshape(-1, 1, 32)
+    scales = (groups.abs().amax(-1, keepdim=True) * torch.linspace(-1.2, 1.2, 4001).view(1, -1, 1) / 113).half().float()
+    scales[scales == 0] = 2.0**-24
+    rounded = decoded(nearest_code(groups / scales, "iq4_nl"), "iq4_nl") * scales
+    least = ((rounded - groups).square() * counts).sum(-1).amin(-1)
+    error = ((found.view(-1, 32) - groups.squeeze(1)).square() * counts.squeeze(1)).sum(-1)
+    assert bool((error <= 1.1 * least).all())
+    assert float(error.sum()) <= 1.01 * float(least.sum())
 
 
 @pytest.mark.parametrize("name", LEGACY)
@@ -136,7 +156,7 @@ def test_weights_near_the_smallest_float16_are_not_lost(name: str) -> None:
     assert relative_error(tiny, round_to(tiny, name, None, "layer").dequantize(), None) < 0.3
 
 
-@pytest.mark.parametrize("name", TYPES)
+@pytest.mark.parametrize("name", [name for name in TYPES if not TYPES[name].code_book])
 def test_every_integer_is_the_nearest(name: str) -> None:
     layer = round_to(weights(), name, None, "layer")
     step, _ = grid_steps(layer.d, layer.m, layer.scales, layer.mins)
@@ -145,6 +165,17 @@ def test_every_integer_is_the_nearest(name: str) -> None:
     top = (1 << TYPES[name].bits) - 1
     inner = (layer.ints > 0) & (layer.ints < top)
     assert bool((off <= step.abs().unsqueeze(-1) * 0.5001)[inner.view(off.shape)].all())
+
+
+@pytest.mark.parametrize("name", ["iq4_nl", "iq4_xs"])
+def test_every_value_of_a_code_book_is_the_nearest(name: str) -> None:
+    layer = round_to(weights(), name, None, "layer")
+    step, _ = grid_steps(layer.d, layer.m, layer.scales, layer.mins)
+    values = step.view(*step.shape, 1, 1) * torch.tensor(TYPES[name].code_book)
+    grouped = weights().view(*step.shape, 32)
+    least = (values - grouped.unsqueeze(-1)).abs().amin(-1)
+    off = (layer.dequantize().view(grouped.shape) - grouped).abs()
+    assert torch.allclose(off, least, rtol=0, atol=1e-5 * float(weights().abs().max()))
 
 
 @pytest.mark.parametrize("name", ["q4_1", "q3_k", "q4_k"])

@@ -52,10 +52,14 @@ def test_integers_take_their_bits(bits: int, nbytes: int) -> None:
     [
         ("q4_0", 4.5), ("q4_1", 5), ("q5_0", 5.5), ("q5_1", 6), ("q8_0", 8.5),
         ("q2_k", 3.125), ("q3_k", 4.625), ("q4_k", 4.625), ("q5_k", 5.625), ("q6_k", 6.625),
+        ("iq4_nl", 8.5), ("iq4_xs", 8.375),
     ],
 )  # fmt: skip
 def test_block_types_take_little_more_than_their_files(name: str, bits: float) -> None:
-    """K-quants have a second float16 for every 256 weights even without minimums, and Q3_K is packed in four bits."""
+    """K-quants have a second float16 for every 256 weights even without minimums, and Q3_K is packed in four bits.
+
+    The values of a code book are packed in eight bits.
+    """
     assert matrix.pack(layer(LayerScheme.of_type(name), outputs=64, inputs=1024)).nbytes * 8 == bits * 64 * 1024
 
 

@@ -19,13 +19,17 @@ def _feed_back(weight: Tensor, start: Levels, gram: Tensor) -> Levels:
     return feedback.round_with_feedback(weight, start, feedback.error_factors(gram))
 
 
-@pytest.mark.parametrize("sym", [True, False])
+@pytest.mark.parametrize(
+    "scheme",
+    [LayerScheme(3, 32, True), LayerScheme(3, 32, False), LayerScheme.of_type("iq4_nl")],
+    ids=LayerScheme.label,
+)
 @pytest.mark.parametrize("compute", [_feed_back, descent.descend], ids=["gptq", "sweep"])
 def test_compiled_loops_equal_torch(
-    compute: Callable[[Tensor, Levels, Tensor], Levels], sym: bool, monkeypatch: pytest.MonkeyPatch
+    compute: Callable[[Tensor, Levels, Tensor], Levels], scheme: LayerScheme, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     weight, gram = layer(48, 224, seed=3)
-    start = search(weight, LayerScheme(3, 32, sym), gram.diagonal())
+    start = search(weight, scheme, gram.diagonal())
     compiled = compute(weight, start, gram)
     monkeypatch.setattr(kernels, "DEVICE", "other")
     in_torch = compute(weight, start, gram)
