@@ -40,6 +40,7 @@ class JobSpec:
         imatrix: path of an importance matrix of llama.cpp, whose mean squares of the inputs weight the search for
             scales; "" for those of the calibration text.
         save_imatrix: path of an importance matrix that the run writes; "" for none.
+        like: path of a GGUF file, whose types, tokenizer and chat template the output gets; "" for none.
         name: name of the job given by the user.
     """
 
@@ -56,6 +57,7 @@ class JobSpec:
     compile: bool = False
     imatrix: str = ""
     save_imatrix: str = ""
+    like: str = ""
     name: str = ""
     version: int = 1
 
@@ -67,11 +69,12 @@ class JobSpec:
             self.device,
             self.imatrix,
             self.save_imatrix,
+            self.like,
             self.name,
         )
         if not all(isinstance(text, str) for text in texts) or "\0" in self.output + self.model:
             raise BadInput(
-                "Model, output, calibration, device, importance matrices and name of a job must be strings.",
+                "Model, output, calibration, device, importance matrices, GGUF file and name of a job must be strings.",
                 "Correct the job.",
             )
         if not self.formats or len(set(self.formats)) != len(self.formats):
@@ -80,6 +83,13 @@ class JobSpec:
             if name not in FORMATS:
                 raise BadInput(f"Unknown output format {name!r}.", f"Choose from {', '.join(FORMATS)}.")
         named_mix(self.formats)
+        if self.like and self.formats != ("gguf",):
+            raise BadInput("With --like, the output is one GGUF file with the types of the other.", "Omit --format.")
+        if self.like and self.bits_map != BitsMap():
+            raise BadInput(
+                "With --like, a GGUF file sets the type of every layer.",
+                "Omit --bits, --group-size, --sym, --asym and --bits-map.",
+            )
         if not self.model or not self.output:
             raise BadInput("A job needs a model and an output folder.", "Give both.")
         if not _DEVICE.fullmatch(self.device):
@@ -112,6 +122,7 @@ class JobSpec:
             "compile": self.compile,
             "imatrix": self.imatrix,
             "save_imatrix": self.save_imatrix,
+            "like": self.like,
             "name": self.name,
         }
 
@@ -153,7 +164,7 @@ def from_options(
     sym: bool | None = None,
     bits_map: BitsMap | str | os.PathLike[str] | None = None,
     calibration: str | os.PathLike[str] = "builtin",
-    formats: Sequence[str] = ("auto_round",),
+    formats: Sequence[str] | None = None,
     device: str = "auto",
     seed: int = 42,
     low_memory: bool = False,
@@ -161,6 +172,7 @@ def from_options(
     compile: bool = False,
     imatrix: str | os.PathLike[str] = "",
     save_imatrix: str | os.PathLike[str] = "",
+    like: str | os.PathLike[str] = "",
     name: str = "",
     **tuning: Any,
 ) -> JobSpec:
@@ -170,6 +182,7 @@ def from_options(
         recipe: name of a recipe, path of a recipe file, or a recipe.
         bits, group_size, sym: replace those of the default scheme of the bits map (4, 128, True) if not None.
         bits_map: a bits map, or the path of a JSON file.
+        formats: names of the output formats; None for `auto_round`, or for `gguf` with `like`.
         tuning: keys of `Recipe` that replace those of the recipe if not None: iters, lr, minmax_lr, samples, seqlen,
             batch_size, accumulate, learn_integers, end_to_end.
         Other arguments: as in `JobSpec`. Existing paths are made absolute.
@@ -177,10 +190,6 @@ def from_options(
     Raises:
         BadInput: a value or a combination of values is invalid.
     """
-    if isinstance(recipe, Recipe):
-        chosen = replace(recipe, **{key: value for key, value in tuning.items() if value is not None})
-    else:
-        chosen = recipes.load(recipe, **tuning)
     layers = bits_map if isinstance(bits_map, BitsMap) else BitsMap()
     if isinstance(bits_map, str | os.PathLike):
         layers = bitsmap.load(Path(bits_map))
@@ -189,10 +198,10 @@ def from_options(
     return JobSpec(
         model=absolute(model),
         output=str(expanded(output).absolute()) if os.fspath(output) else "",
-        recipe=chosen,
+        recipe=_tuned_recipe(recipe, tuning),
         bits_map=replace(layers, default=default),
         calibration=absolute(calibration),
-        formats=tuple(formats),
+        formats=(("gguf",) if like else ("auto_round",)) if formats is None else tuple(formats),
         device=device,
         seed=seed,
         low_memory=low_memory,
@@ -200,8 +209,16 @@ def from_options(
         compile=compile,
         imatrix=_absolute_file(imatrix),
         save_imatrix=_absolute_file(save_imatrix),
+        like=_absolute_file(like),
         name=name,
     )
+
+
+def _tuned_recipe(recipe: str | Recipe, tuning: dict[str, Any]) -> Recipe:
+    """Return a recipe with the values of `tuning` that are not None."""
+    if isinstance(recipe, Recipe):
+        return replace(recipe, **{key: value for key, value in tuning.items() if value is not None})
+    return recipes.load(recipe, **tuning)
 
 
 def _absolute_file(path: str | os.PathLike[str]) -> str:

@@ -134,7 +134,22 @@ Text = Annotated[
         help="Calibration text: builtin, the id of a data set on the Hub, or a text, jsonl or parquet file.",
     ),
 ]
-Formats = Annotated[str, typer.Option("--format", help=f"Output formats, separated by commas: {', '.join(FORMATS)}.")]
+Formats = Annotated[
+    str | None,
+    typer.Option(
+        "--format",
+        help=f"Output formats, separated by commas: {', '.join(FORMATS)}; default: auto_round, or gguf with --like.",
+        show_default=False,
+    ),
+]
+Like = Annotated[
+    str,
+    typer.Option(
+        metavar="FILE",
+        help="GGUF file of the same model: the output is a GGUF file in which every tensor has the same type, with the "
+        "tokenizer and chat template of FILE.",
+    ),
+]
 LowMemory = Annotated[
     bool,
     typer.Option(
@@ -211,14 +226,15 @@ def _run_options(
     learn_integers: LearnIntegers = None,
     end_to_end: EndToEndSteps = None,
     calibration: Text = "builtin",
-    format: Formats = "auto_round",
+    format: Formats = None,
+    like: Like = "",
     device: Device = "auto",
     low_memory: LowMemory = False,
     memory: Memory = None,
     compile: Compile = False,
 ) -> dict[str, Any]:
     """Return the options that `quantize` and `estimate` share, as keyword arguments of `core.quantize`."""
-    options = {**locals(), "formats": tuple(part.strip() for part in format.split(","))}
+    options = {**locals(), "formats": tuple(part.strip() for part in format.split(",")) if format else None}
     del options["format"]
     return options
 

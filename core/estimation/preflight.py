@@ -36,12 +36,16 @@ def check(spec: JobSpec) -> None:
 
     Raises:
         BitwrightError: the model is missing, damaged or not supported; the bits map names layers that do not exist;
-            the calibration text is missing or not a text; the output folder is not empty or not writable; or there is
-            too little disk space.
+            the calibration text is missing or not a text; the GGUF file of `like` is missing or damaged; the output
+            folder is not empty or not writable; or there is too little disk space.
     """
     check_output(Path(spec.output))
     check_model(spec.model)
     text.check(spec.calibration)
+    if spec.like:
+        from core.formats.gguf.file_types import read_header  # imports numpy, which takes a noticeable time
+
+        read_header(Path(spec.like))
     if is_folder(spec.model):
         tree = read_tree(Path(spec.model))
         if tree.refusal:
@@ -101,7 +105,7 @@ def check_room(spec: JobSpec, tree: ModelTree) -> None:
         DiskFull: the volume of the output, or of the files of the run, has too little free space.
         BadInput: no layer is quantized, or the run cannot stay below the memory limit of the job.
     """
-    plans = plan_layers(tree, spec.bits_map, spec.formats)
+    plans = plan_layers(tree, spec.bits_map, spec.formats, like=spec.like)
     nothing = nothing_quantized(plans)
     if nothing:
         raise BadInput(*nothing)

@@ -8,23 +8,39 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
 
-from core.bitsmap import BitsMap
+from core.bitsmap import BitsMap, with_layers
+from core.block_types import TYPES
 from core.errors import BadInput
 from core.formats.gguf import mixes
 from core.formats.names import mix_of
 from core.model.plans import PlanCase, Plans
 from core.model.tree import Linear, ModelTree, resolve_schemes
-from core.schemes import LayerScheme
+from core.schemes import UNTOUCHED, LayerScheme
+
+if TYPE_CHECKING:
+    from core.formats.gguf.file_types import FileTypes
 
 
-def plan_layers(tree: ModelTree, bits_map: BitsMap, formats: Sequence[str], *, nameable: bool = False) -> Plans:
+def plan_layers(
+    tree: ModelTree, bits_map: BitsMap, formats: Sequence[str], *, nameable: bool = False, like: str = ""
+) -> Plans:
     """Return a plan for every linear layer, like `core.model.tree.resolve_schemes`, on the grids of the formats.
+
+    Args:
+        like: path of a GGUF file, whose types the layers get instead of the schemes of the map; "" for none.
 
     Raises:
         BadInput: as `resolve_schemes`; or two GGUF types are chosen by name, or the map sets bits for a head whose type
             the mix determines.
+        BadInput, CorruptFile, UnsupportedModel: as `core.formats.gguf.file_types.read_file_types`.
     """
+    if like:
+        from core.formats.gguf.file_types import read_file_types  # imports numpy, which takes a noticeable time
+
+        return _as_in_file(tree, bits_map, read_file_types(Path(like), tree), nameable=nameable)
     plans = resolve_schemes(tree, bits_map, nameable=nameable)
     mix = named_mix(formats)
     return _typed(tree, plans, bits_map, mix) if mix else plans
@@ -43,6 +59,25 @@ def named_mix(formats: Sequence[str]) -> str:
             "Choose one of them, and start a second run for the other.",
         )
     return mix_of(named[0]) if named else ""
+
+
+def _as_in_file(tree: ModelTree, bits_map: BitsMap, types: FileTypes, *, nameable: bool) -> Plans:
+    """Return the plans with the types of a GGUF file; layers that are floats in the file stay in 16 bits."""
+    if tree.tied_head is not None and types.separate_head:
+        bits_map = with_layers(bits_map, [tree.tied_head.name], bits=4, exact_only=tree.only_by_name)
+    plans = resolve_schemes(tree, bits_map, nameable=nameable)
+    linears = tree.nameable[: len(plans)]
+    cases: dict[tuple[int, str], int] = {}
+    made: list[PlanCase] = []
+    kinds = []
+    for linear, number in zip(linears, plans.kinds, strict=True):
+        name = types.linears.get(linear.name, "")
+        if (number, name) not in cases:
+            cases[number, name] = len(made)
+            scheme = mixes.tuned_as(name) if name in TYPES else LayerScheme(UNTOUCHED)
+            made.append(replace(plans.cases[number], scheme=scheme, why=f"as in {types.header.label}", fallback=""))
+        kinds.append(cases[number, name])
+    return Plans(linears, made, kinds)
 
 
 def _typed(tree: ModelTree, plans: Plans, bits_map: BitsMap, mix: str) -> Plans:

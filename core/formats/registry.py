@@ -33,6 +33,7 @@ def plan(
     *,
     act_order: bool = False,
     embedding_type: str = "",
+    like: str = "",
 ) -> FormatPlan:
     """Plan an output of a model in the format `name`.
 
@@ -47,6 +48,7 @@ def plan(
         label: name of the source, such as `owner/name`, for the metadata of GGUF.
         act_order: whether layers may have act-order (GPTQ's `desc_act`).
         embedding_type: block type of the embedding in the source, which GGUF can copy; "" for none.
+        like: path of a GGUF file, whose name, types and tokenizer the GGUF output gets; "" for none.
 
     Raises:
         BadInput: the format is unknown, no layer is quantized, or the format cannot store a layer.
@@ -68,7 +70,7 @@ def plan(
 
         if source_folder is None:
             raise ValueError("a GGUF file contains the tokenizer, so the source folder is required")
-        return plan_gguf(name, tree, plans, source_folder, label, embedding_type)
+        return plan_gguf(name, tree, plans, source_folder, label, embedding_type, like)
     return plan_packed(name, tree, plans, source_config, module_name, act_order=act_order)
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import mmap
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
@@ -88,6 +88,7 @@ class GgufHeader:
         tensors: by name, from all parts.
         digest: SHA-256 of the header and the size of the file, or of these digests of all parts.
         parts: number of files.
+        spans: positions in `path` where the entry of each key of the metadata begins and ends.
     """
 
     path: Path
@@ -95,6 +96,7 @@ class GgufHeader:
     tensors: dict[str, GgufTensor]
     digest: str
     parts: int = 1
+    spans: dict[str, tuple[int, int]] = field(default_factory=dict)
 
     @property
     def label(self) -> str:
@@ -142,7 +144,7 @@ def read_gguf_header(path: Path) -> GgufHeader:
             raise CorruptFile(f"The tensor {twice[:80]!r} is in two parts of {path.name}.", _AGAIN)
         tensors |= part.tensors
     digest = hashlib.sha256("".join(part.digest for part in headers).encode()).hexdigest()
-    return GgufHeader(paths[0], headers[0].metadata, tensors, digest, count)
+    return GgufHeader(paths[0], headers[0].metadata, tensors, digest, count, headers[0].spans)
 
 
 def _read_one(path: Path) -> GgufHeader:
@@ -181,15 +183,17 @@ class _Walk:
         if tensor_count > _MAX_TENSORS or key_count > _MAX_KEYS:
             raise self._wrong(f"declares {tensor_count} tensors and {key_count} metadata entries")
         metadata: dict[str, Any] = {}
+        spans: dict[str, tuple[int, int]] = {}
         for _ in range(key_count):
-            key = self._text()
+            begin, key = self.position, self._text()
             if key in metadata:
                 raise self._wrong(f"has the key {key[:80]!r} twice")
             metadata[key] = self._value(self._number("<I"), keep=key.startswith("general."))
+            spans[key] = (begin, self.position)
         entries = [self._tensor_entry() for _ in range(tensor_count)]
         digest = hashlib.sha256(self.blob[: self.position])
         digest.update(str(self.size).encode())
-        return GgufHeader(self.path, metadata, self._place(entries, metadata), digest.hexdigest())
+        return GgufHeader(self.path, metadata, self._place(entries, metadata), digest.hexdigest(), spans=spans)
 
     def _place(
         self, entries: list[tuple[str, tuple[int, ...], int, int]], metadata: dict[str, Any]

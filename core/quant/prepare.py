@@ -126,7 +126,7 @@ def prepare(spec: JobSpec, job: Path, emit: Emit, should_stop: ShouldStop) -> Pr
     store = FingerprintedStore(open_store(source.folder, tensors, tree.tensors))
     skeleton = build_skeleton(tree, store)
     skeleton.check()
-    wanted = plan_layers(tree, spec.bits_map, spec.formats)
+    wanted = plan_layers(tree, spec.bits_map, spec.formats, like=spec.like)
     nothing = nothing_quantized(wanted)
     if nothing:
         raise BadInput(*nothing)
@@ -135,7 +135,7 @@ def prepare(spec: JobSpec, job: Path, emit: Emit, should_stop: ShouldStop) -> Pr
     _check_head(tree, plans, skeleton)
     _check_kinds(tree, plans, skeleton)
     about = (tree.config, skeleton.module_name, source.folder, source.label)
-    formats = {name: plan(name, tree, plans, *about) for name in spec.formats}
+    formats = {name: plan(name, tree, plans, *about, like=spec.like) for name in spec.formats}
     resolved, files = resolve(spec, tree, plans)
     check_disk(Path(spec.output), SPARE + sum(item.nbytes for item in formats.values()), job, files)
     if tree.left_out:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 from core.calibration.tokens import Calibration
@@ -97,6 +98,7 @@ def make_report(
         "settings": settings_of(spec, ready.resolved),
         "seed": spec.seed,
         "bits_map": spec.bits_map.to_json(),
+        "like": Path(spec.like).name,
         "layers_by_bits": layer_counts(ready),
         "fallbacks": {item.linear.name: item.fallback for item in ready.plans if item.fallback},
         "bits_per_weight": effective_bits(ready.plans, spec.formats[0]),

@@ -61,7 +61,9 @@ def command_of(spec: JobSpec, folder: Path) -> Command:
     words += _map_words(spec.bits_map, folder / MAP_FILE, files)
     if spec.calibration != "builtin":
         words += ["--calibration", spec.calibration]
-    if spec.formats != ("auto_round",):
+    if spec.like:
+        words += ["--like", spec.like]
+    elif spec.formats != ("auto_round",):
         words += ["--format", ",".join(spec.formats)]
     if spec.device != "auto":
         words += ["--device", spec.device]

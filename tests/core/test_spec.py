@@ -114,3 +114,14 @@ def test_what_is_meant_as_a_path(name: str, path: bool) -> None:
 def test_a_memory_limit_is_a_positive_number_of_bytes(memory: object) -> None:
     with pytest.raises(BadInput, match="memory limit"):
         JobSpec("m", "o", memory=memory)  # type: ignore[arg-type]
+
+
+def test_a_file_whose_types_are_used_makes_the_output_gguf(tmp_path: Path) -> None:
+    path = tmp_path / "other.gguf"
+    found = from_options("demo", "out", like=path)
+    assert (found.formats, found.like) == (("gguf",), str(path))
+    assert spec.from_json(found.to_json()) == found
+    with pytest.raises(BadInput, match="one GGUF file with the types of the other"):
+        from_options("demo", "out", like=path, formats=("auto_round",))
+    with pytest.raises(BadInput, match="sets the type of every layer"):
+        from_options("demo", "out", like=path, bits=3)

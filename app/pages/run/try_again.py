@@ -29,7 +29,7 @@ def needed_bytes(record: RunRecord, spec: JobSpec, model: OpenedModel | None) ->
     if model is None or model.name != spec.model or model.tree.refusal:
         return sum(record.planned.values())
     try:
-        plans = plan_layers(model.tree, spec.bits_map, spec.formats)
+        plans = plan_layers(model.tree, spec.bits_map, spec.formats, like=spec.like)
     except BitwrightError:
         return 0.0
     return costs.estimate(model.tree, plans, spec, None).disk.low + model.download_bytes

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from core.control import ShouldStop, check_stop, never
-from core.formats.gguf.file import DTYPES, Entry, GgufWriter, TensorSlot, header_bytes
+from core.formats.gguf.file import DTYPES, Entry, GgufWriter, StoredEntry, TensorSlot, header_bytes
 from core.formats.gguf.metadata import file_type, metadata
 from core.formats.gguf.tensor_map import MappedTensor, TensorMap, map_tensors
 from core.formats.gguf.tokenizer import tokenizer
@@ -43,7 +43,7 @@ class Export:
 
     tensor_map: TensorMap
     slots: tuple[TensorSlot, ...]
-    entries: tuple[Entry, ...]
+    entries: tuple[Entry | StoredEntry, ...]
     notes: tuple[str, ...]
 
     @cached_property

@@ -80,6 +80,14 @@ class Entry:
 
 
 @dataclass(frozen=True)
+class StoredEntry:
+    """One key of the metadata of another file, with the bytes of its entry there."""
+
+    key: str
+    packed: bytes
+
+
+@dataclass(frozen=True)
 class TensorSlot:
     """One tensor of a file: its name, type (`f32`, `bf16`, `q4_k` and so on) and shape, rows first."""
 
@@ -107,7 +115,7 @@ class GgufWriter(ClosedOrAborted):
         OutputProblem: the folder cannot be written, or the file is there already.
     """
 
-    def __init__(self, path: Path, metadata: Sequence[Entry], tensors: Sequence[TensorSlot]) -> None:
+    def __init__(self, path: Path, metadata: Sequence[Entry | StoredEntry], tensors: Sequence[TensorSlot]) -> None:
         self.path = path
         self._slots = {slot.name: slot for slot in tensors}
         if len(self._slots) != len(tensors) or len({entry.key for entry in metadata}) != len(metadata):
@@ -217,12 +225,14 @@ class GgufWriter(ClosedOrAborted):
             raise
 
 
-def header_bytes(metadata: Sequence[Entry], tensors: Sequence[TensorSlot]) -> int:
+def header_bytes(metadata: Sequence[Entry | StoredEntry], tensors: Sequence[TensorSlot]) -> int:
     """Return the bytes of a file before its first tensor."""
     return len(_file_layout(metadata, tensors)[0])
 
 
-def _file_layout(metadata: Sequence[Entry], tensors: Sequence[TensorSlot]) -> tuple[bytes, dict[str, int], int]:
+def _file_layout(
+    metadata: Sequence[Entry | StoredEntry], tensors: Sequence[TensorSlot]
+) -> tuple[bytes, dict[str, int], int]:
     """Return the padded header, the absolute offset of each tensor, and the length of the file."""
     parts = [struct.pack("<IIQQ", GGUF_MAGIC, _VERSION, len(tensors), len(metadata))]
     parts += [entry.packed for entry in metadata]

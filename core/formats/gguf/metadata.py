@@ -6,18 +6,20 @@ The keys are those that llama.cpp reads (its src/llama-arch.cpp) and its convert
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
 import gguf
 from gguf.constants import GGUFValueType, LlamaFileType
 
-from core.formats.gguf.file import Entry
+from core.errors import CorruptFile
+from core.formats.gguf.file import Entry, StoredEntry
 from core.formats.gguf.tensor_map import TensorMap
 from core.model.architectures.config import sliding_layers, sliding_pattern
 from core.model.architectures.table import SOFTCAPS, Architecture
 from core.model.general import read_facts
+from core.model.gguf_header import GgufHeader
 
 _BY_TYPE: Final = {
     "f32": "ALL_F32", "f16": "MOSTLY_F16", "bf16": "MOSTLY_BF16", "q3_k": "MOSTLY_Q3_K_M", "q4_k": "MOSTLY_Q4_K_M",
@@ -25,6 +27,9 @@ _BY_TYPE: Final = {
 }  # fmt: skip
 _HUB: Final = re.compile(r"[\w.-]+/[\w.-]+")
 _QUANTIZATION_VERSION: Final = 2
+_OWN: Final = ("general.architecture", "general.quantization_version", "general.alignment")
+"""General entries that belong to the file that is written."""
+_TEMPLATE: Final = "tokenizer.chat_template"
 _NO_CAP: Final = 1e30
 """A softcap that no logit reaches: llama.cpp replaces a missing one by its default."""
 
@@ -62,6 +67,41 @@ def metadata(tensors: TensorMap, label: str, name: str, folder: Path, kind: int,
         Entry.count("general.file_type", kind),
         Entry.count("general.quantization_version", _QUANTIZATION_VERSION),
     ]
+
+
+def entries_like(entries: Sequence[Entry | StoredEntry], header: GgufHeader) -> tuple[Entry | StoredEntry, ...]:
+    """Return metadata with the general entries and the tokenizer of another file of the same model.
+
+    The entries of the architecture stay, since they describe the tensors that are written. A chat template that the
+    other file does not have stays as well.
+
+    Raises:
+        CorruptFile: the file changed since its header was read.
+    """
+    taken = [key for key in header.spans if key.startswith("general.") and key not in _OWN]
+    if "tokenizer.ggml.tokens" in header.spans:
+        taken += [key for key in header.spans if key.startswith("tokenizer.")]
+    replaced = {"tokenizer." if key.startswith("tokenizer.") else "general." for key in taken}
+    kept = [
+        entry
+        for entry in entries
+        if entry.key not in taken and (entry.key in (*_OWN, _TEMPLATE) or not entry.key.startswith(tuple(replaced)))
+    ]
+    return (kept[0], *_stored(header, taken), *kept[1:])
+
+
+def _stored(header: GgufHeader, keys: Sequence[str]) -> Iterator[StoredEntry]:
+    try:
+        with header.path.open("rb") as stream:
+            for key in keys:
+                begin, end = header.spans[key]
+                stream.seek(begin)
+                raw = stream.read(end - begin)
+                if raw[8 : 8 + len(key.encode())] != key.encode() or len(raw) != end - begin:
+                    raise CorruptFile(f"{header.label} changed while it was read.", "Start again.")
+                yield StoredEntry(key, raw)
+    except OSError as error:
+        raise CorruptFile(f"{header.path} can no longer be read: {error.strerror}.", "Start again.") from error
 
 
 def _origin(label: str, folder: Path) -> list[Entry]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Final
@@ -21,6 +21,8 @@ from core.errors import BadInput, VerificationFailed
 from core.formats.gguf.blocks import BlockLinear
 from core.formats.gguf.carry import carry
 from core.formats.gguf.export import Export, export
+from core.formats.gguf.file_types import read_file_types
+from core.formats.gguf.metadata import entries_like
 from core.formats.gguf.reader import GgufCheckpoint
 from core.formats.gguf.rounding import round_to
 from core.formats.gguf.tensor_map import MappedTensor, written_architecture
@@ -30,6 +32,7 @@ from core.formats.names import mix_of
 from core.formats.quantized import QuantizedLinear
 from core.formats.side_files import carry_over
 from core.formats.stored import Checkpoint, StoredLayer
+from core.model.parts import whole_name
 from core.model.plans import LayerPlan
 from core.model.tree import ModelTree
 from core.model.weights import TensorStore
@@ -195,6 +198,7 @@ def plan_gguf(
     source_folder: Path,
     label: str,
     embedding_type: str = "",
+    like: str = "",
 ) -> GgufPlan:
     """Plan the GGUF file of a model with a resolved bits map.
 
@@ -203,6 +207,7 @@ def plan_gguf(
         source_folder: with config and tokenizer.
         label: name of the model.
         embedding_type: block type of the source's embedding, which the file keeps unless its format sets another.
+        like: path of a GGUF file, whose name, embedding type, tokenizer and general metadata the file gets.
 
     Raises:
         BadInput: no block type represents a layer.
@@ -214,16 +219,23 @@ def plan_gguf(
     quantized = {item.linear.name: item for item in plans if item.scheme.quantized}
     types = {linear: linear_type(item.scheme) for linear, item in quantized.items()}
     embedding = tree.tensors[f"{tree.embedding}.weight"]
+    other = read_file_types(Path(like), tree) if like else None
     kept = embedding_type if not mix_of(name) else ""
+    if other is not None:
+        kept = other.embedding if other.embedding in TYPES else ""
     types.setdefault(tree.embedding, kept or other_type(name, tree, embedding))
     head = tree.tied_head
     separate_head = head is not None and head.name in quantized
     contents = export(tree, source_folder, label, types, mix=mix_of(name), separate_head=separate_head)
+    file = file_name(label, name, contents)
+    if other is not None:
+        contents = replace(contents, entries=entries_like(contents.entries, other.header))
+        file = whole_name(other.header.path.name)
     return GgufPlan(
         name=name,
         layers=quantized,
         contents=contents,
-        file=file_name(label, name, contents),
+        file=file,
         source_folder=source_folder,
         notes=(*contents.notes, *notes(tree, plans, name)),
         embedding_type=embedding_type,

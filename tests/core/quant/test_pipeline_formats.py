@@ -12,6 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from core.bitsmap import BitsMap
 from core.errors import BadInput
 from core.formats.opened import open_checkpoint
 from core.formats.reader import QuantizedCheckpoint
@@ -37,7 +38,7 @@ def test_one_tuning_is_written_in_many_formats(model: Path, tmp_path: Path) -> N
             assert torch.equal(first.layer(layer).dequantize(), other.layer(layer).dequantize()), (name, layer)
 
 
-@pytest.mark.parametrize("kind", ["q4_1", "q5_0", "q5_1", "q8_0"])
+@pytest.mark.parametrize("kind", ["q4_1", "q5_0", "q5_1", "q8_0", "iq4_nl"])
 def test_a_named_type_is_tuned_on_its_own_grid_and_read_by_gguf_py(model: Path, tmp_path: Path, kind: str) -> None:
     report = report_of(run(spec_of(model, tmp_path, iters=4, formats=(f"gguf:{kind}",)), tmp_path))
     assert report["layer_schemes"] == {f"gguf:{kind}": {kind.upper(): 14}}
@@ -98,6 +99,24 @@ def test_a_named_type_has_a_start_and_learned_scales(model: Path, tmp_path: Path
         after[name] = sum(block["loss_after"] for block in report["blocks"])
         before = sum(block["loss_before"] for block in report["blocks"])
     assert after["tuned"] < after["start"] < before
+
+
+def test_a_gguf_file_is_improved_in_its_own_types(model: Path, tmp_path: Path) -> None:
+    plain = spec_of(model, tmp_path, iters=0, start="range", output="plain", formats=("gguf:q5_1",))
+    before = sum(block["loss_after"] for block in report_of(run(plain, tmp_path))["blocks"])
+    (path,) = (tmp_path / "plain").glob("*.gguf")
+    named = gguf.GGUFReader(path).fields["general.name"].contents().encode()
+    path.write_bytes(path.read_bytes().replace(named, named.swapcase(), 1))  # its own metadata, which must stay
+    spec = spec_of(model, tmp_path, start="gptq", iters=20, samples=16, formats=("gguf",))
+    report = report_of(run(replace(spec, bits_map=BitsMap(), like=str(path)), tmp_path))
+    assert report["like"] == path.name
+    assert sum(block["loss_after"] for block in report["blocks"]) < before
+    files = [gguf.GGUFReader(file) for file in (path, tmp_path / "out" / path.name)]
+    one, other = ([(tensor.name, tensor.tensor_type) for tensor in file.tensors] for file in files)
+    assert one == other
+    assert files[0].fields.keys() == files[1].fields.keys()
+    for key, field in files[0].fields.items():
+        assert key.startswith("GGUF.") or field.contents() == files[1].fields[key].contents(), key
 
 
 def test_the_scales_of_a_named_type_are_learned_end_to_end(model: Path, tmp_path: Path) -> None:

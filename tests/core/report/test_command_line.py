@@ -151,3 +151,10 @@ def test_a_custom_recipe_is_expressed_with_the_fewest_options() -> None:
     )
     words = command_of(replace(SPEC, recipe=own), Path("/files")).words[5:]
     assert words == ("--recipe", "autoround-best", "--seqlen", "1024")
+
+
+def test_the_file_whose_types_are_used_is_an_option() -> None:
+    spec = from_options("demo", "/out", like="/files/a model-Q4_K_M.gguf")
+    command = command_of(spec, Path("/unused"))
+    assert command.words[-2:] == ("--like", "/files/a model-Q4_K_M.gguf")
+    assert parsed(command) == spec

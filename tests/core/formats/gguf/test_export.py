@@ -14,6 +14,7 @@ from core.errors import Cancelled, UnsupportedModel
 from core.files import read_json
 from core.formats.gguf import export as module
 from core.formats.gguf.export import export, plain_pieces
+from core.formats.gguf.file import Entry
 from core.model.headers import read_folder
 from core.model.tree import ModelTree, build_tree
 from core.model.weights import TensorStore
@@ -70,7 +71,7 @@ def test_types_are_looked_up_by_layer(folder: Path) -> None:
 def test_metadata_has_the_file_type(folder: Path) -> None:
     def said(**options: Any) -> int:
         entries = export(tree_of(folder), folder, "m", {}, **options).entries
-        return next(entry.value for entry in entries if entry.key == "general.file_type")
+        return next(e.value for e in entries if isinstance(e, Entry) and e.key == "general.file_type")
 
     assert said() == gguf.LlamaFileType.MOSTLY_BF16
     assert said(mix="q4_k_m") == gguf.LlamaFileType.MOSTLY_Q4_K_M
