@@ -53,6 +53,18 @@ def pipeline() -> Run:
     return quantization.run
 
 
+def lean_pipeline() -> Run:
+    """Return the quantization pipeline for a process of its own.
+
+    On a machine without a GPU, torch then takes Triton, whose library needs 70 MB, for not installed.
+    """
+    import torch
+
+    if not (torch.cuda.is_available() or torch.xpu.is_available()):
+        sys.modules["triton"] = None  # type: ignore[assignment] # an import fails
+    return pipeline()
+
+
 def perform(job: Path, emit: Emit, control: Control, run: Run) -> Done | Failed:
     """Run a job and return its last event, after emitting it. An exception of `run` becomes a `Failed` event."""
     progress = RunProgress()
@@ -206,7 +218,7 @@ class RunControl:
         os._exit(EXIT_CANCELLED)
 
 
-def serve(job: Path, run: Callable[[], Run] = pipeline, self_stop_seconds: float = SELF_STOP_SECONDS) -> int:
+def serve(job: Path, run: Callable[[], Run] = lean_pipeline, self_stop_seconds: float = SELF_STOP_SECONDS) -> int:
     """Run the job as the only task of this process and return the exit code."""
     run_control = RunControl(job, self_stop_seconds)
     commands = take_stdin()
