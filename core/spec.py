@@ -19,7 +19,7 @@ from core.formats.names import folder_name
 from core.model_id import absolute
 from core.recipes import Recipe, usual
 
-_DEVICE = re.compile(r"auto|cpu|(cuda|xpu)(:[0-9]{1,3})?", re.ASCII)
+_DEVICE = re.compile(r"auto|cpu|(cuda|xpu)(:[0-9]{1,3})?|cuda:[0-9]{1,3}(,cuda:[0-9]{1,3})+", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class JobSpec:
         recipe, bits_map: hyper-parameters of tuning, and the schemes of the layers.
         calibration: `builtin`, a Hub data set id, or the path of a text, jsonl or parquet file.
         formats: names of the output formats.
-        device: `auto`, `cpu`, `cuda:N` or `xpu:N`.
+        device: `auto`, `cpu`, `cuda:N` or `xpu:N`; with `cuda:N,cuda:M`, several GPUs share the samples of each step.
         seed: random seed for the order of the calibration samples.
         low_memory: keep the activations on disk and use smaller micro-batches.
         memory: bytes of memory that the run may need at most; None: decided from the free memory.
@@ -93,7 +93,8 @@ class JobSpec:
         if not self.model or not self.output:
             raise BadInput("A job needs a model and an output folder.", "Give both.")
         if not _DEVICE.fullmatch(self.device):
-            raise BadInput(f"There is no device {self.device!r}.", "Choose auto, cpu, cuda:N or xpu:N.")
+            hint = "Choose auto, cpu, cuda:N, xpu:N or several GPUs such as cuda:0,cuda:1."
+            raise BadInput(f"There is no device {self.device!r}.", hint)
         if isinstance(self.seed, bool) or not isinstance(self.seed, int) or not 0 <= self.seed < 2**63:
             raise BadInput(f"Seed {self.seed!r} is not possible.", "Choose a whole number from 0 to 2^63-1.")
         given = self.memory

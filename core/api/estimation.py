@@ -38,7 +38,7 @@ def estimate(
     preflight.check_model(spec.model)
     source, tree = read_headers(spec.model, emit or ignore_event, should_stop)
     plans = plan_layers(tree, spec.bits_map, spec.formats, like=spec.like)
-    device, load = machine.choose(spec.device), 0.0
+    device, load = machine.choose_all(spec.device)[0], 0.0
     if throughput is None:
         probe = machine.probe_dtype(device)
         throughput, load = probe.gflops[probe.dtype] * 1e9, probe.load

@@ -60,6 +60,13 @@ Json = Annotated[
     bool, typer.Option("--json", help="Print one JSON object per line to stdout; everything else goes to stderr.")
 ]
 Device = Annotated[str, typer.Option(help="Device to compute on: auto, cpu, cuda:N or xpu:N.")]
+RunDevice = Annotated[
+    str,
+    typer.Option(
+        help="Device to compute on: auto, cpu, cuda:N or xpu:N. With several GPUs, such as cuda:0,cuda:1, each "
+        "computes a share of the samples of a step."
+    ),
+]
 RecipeName = Annotated[
     str,
     typer.Option(
@@ -228,7 +235,7 @@ def _run_options(
     calibration: Text = "builtin",
     format: Formats = None,
     like: Like = "",
-    device: Device = "auto",
+    device: RunDevice = "auto",
     low_memory: LowMemory = False,
     memory: Memory = None,
     compile: Compile = False,

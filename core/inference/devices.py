@@ -78,6 +78,18 @@ def choose(device: str) -> Device:
     raise DeviceProblem(f"There is no device {device!r} on this machine.", hint)
 
 
+def choose_all(devices: str) -> tuple[Device, ...]:
+    """Return the devices of a list such as `cuda:0,cuda:1`, or the one of `choose`.
+
+    Raises:
+        DeviceProblem: a device does not exist, is not usable, or is named twice.
+    """
+    found = tuple(choose(device) for device in devices.split(","))
+    if len({device.id for device in found}) < len(found):
+        raise DeviceProblem(f"{devices} names a device twice.", "Name each device once.")
+    return found
+
+
 def choose_or_cpu(device: str) -> tuple[Device, str]:
     """Return the device `device`, or the CPU together with the reason as one sentence if it cannot be used."""
     try:

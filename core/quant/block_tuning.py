@@ -36,6 +36,7 @@ class Tuning:
         batch: samples per batch; accumulate: batches per step.
         seed: random seed for the order of the samples.
         split: micro-batches per batch, of equal size; they decide the memory, and the result only by rounding.
+        devices: number of devices that share each micro-batch.
     """
 
     iterations: int
@@ -43,6 +44,7 @@ class Tuning:
     accumulate: int
     seed: int
     split: int = 1
+    devices: int = 1
 
     @property
     def passes(self) -> int:
@@ -166,8 +168,9 @@ def _descend(
     best, odd = _Best(0, before, _copy(layers)), 0
     every = max(1, tuning.iterations // CHECKS)
     now = _Now()
-    # With accumulated gradients, a step needs the whole gradient of a parameter.
-    together = {id(layer.parameter) for layer in layers if tuning.passes > 1 or not ExpertSteps.supported(layer)}
+    # With gradients of several passes or devices, a step needs the whole gradient of a parameter.
+    several = tuning.passes > 1 or tuning.devices > 1
+    together = {id(layer.parameter) for layer in layers if several or not ExpertSteps.supported(layer)}
     by_expert = [layer for layer in layers if id(layer.parameter) not in together]
     stepping = ExpertSteps(by_expert, lambda: _schedule(now, tuning)) if by_expert else contextlib.nullcontext()
     by_parameter: dict[int, list[ParameterGrid]] = {}

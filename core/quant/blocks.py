@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 import torch
@@ -35,6 +35,7 @@ from core.quant.grid_groups import (
 from core.quant.input_statistics import InputStatistics
 from core.quant.parameter_grid import GridRows, ParameterGrid, joined
 from core.quant.prepare import ResolvedSettings
+from core.quant.replicas import Replicas
 from core.quant.sample_activations import SampleActivations, Side
 from core.quant.start.groups import LayerErrors, start_groups
 from core.quant.start.levels import Levels
@@ -253,29 +254,46 @@ def _tune(
     job: BlockJob, block: int, module: nn.Module, layers: list[ParameterGrid], activations: SampleActivations
 ) -> TuningResult:
     device = job.resolved.torch_device
-    run = _compiled(module) if job.spec.compile else module
+    with _outputs(job, block, module, layers, activations) as outputs:
+        return tune_block(
+            layers,
+            outputs,
+            lambda index: activations.original.hidden.read(index, device),
+            len(activations.tokens),
+            _tuning(job, block, len(activations.tokens)),
+            lambda iteration, loss: job.on_loss(block, iteration, loss),
+            job.should_stop,
+        )
 
-    def outputs(index: Tensor) -> Tensor:
-        hidden, call = activations.inputs(job.chain, block, index, "quantized", device)
+
+@contextlib.contextmanager
+def _outputs(
+    job: BlockJob, block: int, module: nn.Module, layers: list[ParameterGrid], activations: SampleActivations
+) -> Iterator[Callable[[Tensor], Tensor]]:
+    """Yield a function that returns the outputs of a block for sample indices, computed on all devices of the run."""
+    devices = job.resolved.tuning_devices
+
+    def inputs(index: Tensor) -> tuple[Tensor, BlockCall]:
+        return activations.inputs(job.chain, block, index, "quantized", devices[0])
+
+    def run(called: Callable[..., object], hidden: Tensor, call: BlockCall) -> Tensor:
         with precision(job.resolved):
-            return job.chain.rows_first(call(run, hidden))
+            return job.chain.rows_first(call(called, hidden))
 
-    return tune_block(
-        layers,
-        outputs,
-        lambda index: activations.original.hidden.read(index, device),
-        len(activations.tokens),
-        _tuning(job, block, len(activations.tokens)),
-        lambda iteration, loss: job.on_loss(block, iteration, loss),
-        job.should_stop,
-    )
+    if len(devices) == 1:
+        called = _compiled(module) if job.spec.compile else module
+        yield lambda index: run(called, *inputs(index))
+        return
+    parameters = {id(layer.parameter): layer.parameter for layer in layers}
+    with contextlib.closing(Replicas(module, list(parameters.values()), devices)) as replicas:
+        yield lambda index: replicas.outputs([inputs(part) for part in index.chunk(len(devices))], run)
 
 
 def _tuning(job: BlockJob, block: int, samples: int) -> Tuning:
     recipe = job.spec.recipe
     batch = min(recipe.batch_size, samples)
-    split = max(1, batch // job.resolved.micro_batch)
-    return Tuning(recipe.iters, batch, recipe.accumulate, job.spec.seed + block, split)
+    split, devices = job.resolved.micro_batches(batch), len(job.resolved.tuning_devices)
+    return Tuning(recipe.iters, batch, recipe.accumulate, job.spec.seed + block, split, devices)
 
 
 def _compiled(module: nn.Module) -> Callable[..., object]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +33,7 @@ from core.formats.registry import plan
 from core.formats.side_files import foreign_links
 from core.formats.stored import FormatPlan
 from core.hub.source import ModelSource
-from core.inference.devices import choose, physical_cores, probe_dtype
+from core.inference.devices import choose_all, physical_cores, probe_dtype
 from core.model.fingerprint import FingerprintedStore
 from core.model.plans import nothing_quantized
 from core.model.skeleton import Skeleton, build_skeleton
@@ -62,6 +62,7 @@ class ResolvedSettings:
         gram_bytes: bytes of the Gram matrices that may be in memory at the same time.
         resident: all blocks stay loaded in the end-to-end stage.
         planned_memory: bytes of host memory that the run is planned to need at most.
+        further_devices: devices that share the samples of each tuning step with `device`.
     """
 
     device: str
@@ -74,11 +75,22 @@ class ResolvedSettings:
     gram_bytes: int
     resident: bool
     planned_memory: int
+    further_devices: tuple[str, ...] = ()
 
     @property
     def torch_device(self) -> torch.device:
         """`device` as a torch.device."""
         return torch.device(self.device)
+
+    @property
+    def tuning_devices(self) -> tuple[torch.device, ...]:
+        """`device` and `further_devices`."""
+        return tuple(torch.device(device) for device in (self.device, *self.further_devices))
+
+    def micro_batches(self, batch: int) -> int:
+        """Return the number of forward passes of equal size, on all devices, for a batch of samples."""
+        share = self.micro_batch * len(self.tuning_devices)
+        return next(count for count in range(1, batch + 1) if batch % count == 0 and batch <= count * share)
 
     @property
     def compute_dtype(self) -> torch.dtype:
@@ -150,7 +162,7 @@ def prepare(spec: JobSpec, job: Path, emit: Emit, should_stop: ShouldStop) -> Pr
             emit(Log("warning", f"{name}: {large}"))
         for note in planned.notes:
             emit(Log("info", f"{name}: {note}"))
-    _check_compilers(spec, resolved.torch_device, emit)
+    _check_compilers(spec, resolved, emit)
     return PreparedRun(
         source=source,
         tree=tree,
@@ -243,13 +255,13 @@ def resolve(spec: JobSpec, tree: ModelTree, plans: Sequence[LayerPlan]) -> tuple
     Raises:
         BadInput: the run cannot stay below the memory limit of the job.
     """
-    device = choose(spec.device)
+    device, *further = devices = choose_all(spec.device)
     threads = physical_cores()
     torch.set_num_threads(threads)
     dtype = probe_dtype(device).dtype
     needs = memory_needs(tree, plans, spec, getattr(torch, dtype).itemsize)
     place = torch.device(device.id)
-    own = None if place.type == "cpu" else _SHARE * device.free_memory // 100
+    own = None if place.type == "cpu" else _SHARE * min(found.free_memory for found in devices) // 100
     if spec.memory is None:
         memory = psutil.virtual_memory().available + psutil.Process().memory_info().rss
         planned = plan_memory(needs, _SHARE * memory // 100, own)
@@ -260,18 +272,23 @@ def resolve(spec: JobSpec, tree: ModelTree, plans: Sequence[LayerPlan]) -> tuple
         dtype=dtype,
         threads=threads,
         micro_batch=planned.micro_batch,
-        accumulate=spec.recipe.accumulate * (needs.batch // planned.micro_batch),
+        accumulate=spec.recipe.accumulate,
         cache_dtype="bfloat16" if spec.low_memory else "float32",
         spill=planned.spill,
         gram_bytes=planned.gram_bytes,
         resident=planned.resident,
         planned_memory=planned.host,
+        further_devices=tuple(found.id for found in further),
     )
-    return settings, planned.files
+    passes = spec.recipe.accumulate * settings.micro_batches(needs.batch)
+    return replace(settings, accumulate=passes), planned.files
 
 
-def _check_compilers(spec: JobSpec, device: torch.device, emit: Emit) -> None:
+def _check_compilers(spec: JobSpec, resolved: ResolvedSettings, emit: Emit) -> None:
     """Check the compiler for `--compile`, and log why the steps of the tuning run without kernels on a GPU."""
+    device = resolved.torch_device
+    if spec.compile and resolved.further_devices:
+        raise BadInput("--compile works with one device only.", "Name one device, or run without --compile.")
     if spec.compile and device.type == "cpu":
         check_compiler()
     if device.type in GPUS and (reason := missing(device)):

@@ -59,6 +59,8 @@ class DeviceBox(QWidget):
         self._box.addItem(self.tr("Automatic: {name}").format(name=found) if found else self.tr("Automatic"), "auto")
         for device in devices:
             self._add(device)
+        if self._box.findData(chosen) < 0 and set(chosen.split(",")) <= set(names):
+            self._box.addItem(chosen, chosen)  # several GPUs, of a job from the command line
         if self._box.findData(chosen) < 0:
             self._box.addItem(self.tr("{id}, not found on this machine").format(id=chosen), chosen)
         self._box.setCurrentIndex(self._box.findData(chosen))
