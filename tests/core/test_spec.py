@@ -42,6 +42,7 @@ def test_a_spec_comes_back_from_its_file(tmp_path: Path) -> None:
     [
         {"formats": ()}, {"formats": ("auto_round", "auto_round")}, {"formats": ("ggml",)}, {"model": ""},
         {"output": ""}, {"seed": -1}, {"seed": True}, {"seed": 2**63}, {"device": "gpu"}, {"device": "cuda:x"},
+        {"device": "cuda,cuda:1"}, {"device": "cuda:0,xpu:1"},
     ],
 )  # fmt: skip
 def test_what_cannot_be_is_refused(change: dict[str, Any]) -> None:
@@ -49,7 +50,7 @@ def test_what_cannot_be_is_refused(change: dict[str, Any]) -> None:
         JobSpec(**{"model": "m", "output": "o", **change})
 
 
-@pytest.mark.parametrize("device", ["auto", "cpu", "cuda", "cuda:0", "xpu:12"])
+@pytest.mark.parametrize("device", ["auto", "cpu", "cuda", "cuda:0", "xpu:12", "cuda:0,cuda:1,cuda:7"])
 def test_devices_have_names(device: str) -> None:
     assert JobSpec("m", "o", device=device).device == device
 

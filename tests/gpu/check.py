@@ -2,9 +2,9 @@
 
 Compares every backend of the device with the exact product of the dequantized weights, over bits, group sizes,
 symmetry, numbers of rows and GGUF block types; compares steps of the grids on the device and on the CPU; tunes one
-block on both; and generates one answer with the demo model, or with a tiny one if the demo package is not installed.
-Prints a line for each check and exits with 1 if one failed, or with 2 without a card. `--device cpu` runs the same
-checks on a CPU, to test the program.
+block on both, and on all cards together if there are several; and generates one answer with the demo model, or with a
+tiny one if the demo package is not installed. Prints a line for each check and exits with 1 if one failed, or with 2
+without a card. `--device cpu` runs the same checks on a CPU, to test the program.
 """
 
 from __future__ import annotations
@@ -25,11 +25,12 @@ from torch import nn
 from core import quantize
 from core.api.chats import chat
 from core.errors import BitwrightError
-from core.events import BlockDone, Done, Token
+from core.events import BlockDone, Done, Event, Token
 from core.inference.backends import choose
 from core.inference.backends.backend import LayerFacts
 from core.inference.backends.trial import TOLERANCE, random_layer
 from core.inference.devices import choose as choose_device
+from core.inference.devices import list_devices
 from core.inference.machine import Device
 from core.quant.device_kernels import GPUS, missing
 from core.quant.grid import new_grid
@@ -165,31 +166,54 @@ def _stepped(grid: TunedGrid, place: torch.device) -> list[torch.Tensor]:
 def tuned_block(device: Device, folder: Path) -> Iterator[Finding]:
     """Tune the blocks of a tiny model on the device and on the CPU, and compare the losses."""
     model = save_model(folder / "tiny")
-    losses: dict[str, tuple[float, float]] = {}
+    losses = {}
     for place in dict.fromkeys((device.id, "cpu")):
-        options: dict[str, Any] = {
-            "bits": 2,
-            "group_size": 32,
-            "iters": 50,
-            "samples": 16,
-            "seqlen": 64,
-            "batch_size": 4,
-        }
-        for event in quantize(
-            model, folder / place.replace(":", "-"), recipe="autoround-light", device=place, inline=True, **options
-        ):
-            if isinstance(event, BlockDone) and event.block == 0:
-                losses[place] = (event.loss_before, event.loss_after)
-            elif isinstance(event, Done) and event.report.get("device") not in (None, place):
-                yield Finding("a block tuned", False, f"requested {place}, ran on {event.report.get('device')}")
-                return
-    before, after = losses[device.id]
-    apart = abs(after / losses["cpu"][1] - 1)
-    yield Finding(
-        "a block tuned",
-        after < before and apart <= CLOSE,
-        f"loss {before:.3e} -> {after:.3e}; {100 * apart:.2g} % from the CPU's",
-    )
+        events = _tuned(model, folder / place.replace(":", "-"), place)
+        losses[place] = _first_losses(events)
+        ran = next((event.report.get("device") for event in events if isinstance(event, Done)), place)
+        if ran not in (None, place):
+            yield Finding("a block tuned", False, f"requested {place}, ran on {ran}")
+            return
+    yield _compared("a block tuned", losses[device.id], losses["cpu"], "the CPU's")
+
+
+def shared_samples(device: Device, folder: Path) -> Iterator[Finding]:
+    """Tune the blocks of a tiny model on all CUDA cards and on the first, twice on all, and compare the results."""
+    what = "samples shared by cards"
+    cards = [found.id for found in list_devices() if found.kind == "cuda" and found.usable]
+    if device.kind != "cuda" or len(cards) < 2:
+        yield Finding(what, True, "not checked: needs two CUDA cards")
+        return
+    model, places = save_model(folder / "shared"), (cards[0], ",".join(cards), ",".join(cards))
+    runs = [_tuned(model, folder / f"shared-{number}", place) for number, place in enumerate(places)]
+    one, first, second = (_first_losses(events) for events in runs)
+    yield _compared(what, first, one, "one card's")
+    yield Finding(f"{what}, again", first == second, f"losses {first[1]:.9e} and {second[1]:.9e}")
+
+
+def _tuned(model: Path, output: Path, place: str) -> list[Event]:
+    """Return the events of a short run."""
+    options: dict[str, Any] = {
+        "bits": 2,
+        "group_size": 32,
+        "iters": 50,
+        "samples": 16,
+        "seqlen": 64,
+        "batch_size": 4,
+    }
+    return list(quantize(model, output, recipe="autoround-light", device=place, inline=True, **options))
+
+
+def _first_losses(events: list[Event]) -> tuple[float, float]:
+    """Return the losses of block 0 before and after its tuning."""
+    done = next(event for event in events if isinstance(event, BlockDone) and event.block == 0)
+    return done.loss_before, done.loss_after
+
+
+def _compared(what: str, found: tuple[float, float], other: tuple[float, float], whose: str) -> Finding:
+    (before, after), apart = found, abs(found[1] / other[1] - 1)
+    figures = f"loss {before:.3e} -> {after:.3e}; {100 * apart:.2g} % from {whose}"
+    return Finding(what, after < before and apart <= CLOSE, figures)
 
 
 def answer(device: Device, folder: Path) -> Iterator[Finding]:
@@ -223,6 +247,7 @@ def main(argv: list[str] | None = None) -> int:
             lambda: backends(device),
             lambda: grid_steps(device),
             lambda: tuned_block(device, Path(folder)),
+            lambda: shared_samples(device, Path(folder)),
             lambda: answer(device, Path(folder)),
         )
         for part in parts:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from torch import nn
 
 from core.inference.backends import portable
 from core.inference.devices import choose
+from core.inference.machine import Device
 from core.schemes import LayerScheme
 from tests.gpu import check
 
@@ -46,6 +48,21 @@ def test_steps_of_grids_with_other_results_fail(monkeypatch: pytest.MonkeyPatch)
 def test_a_block_is_tuned_and_compared(tmp_path: Path) -> None:
     (found,) = check.tuned_block(CPU, tmp_path)
     assert found.right
+
+
+def test_one_device_shares_nothing(tmp_path: Path) -> None:
+    (found,) = check.shared_samples(CPU, tmp_path)
+    assert (found.right, found.figures) == (True, "not checked: needs two CUDA cards")
+
+
+def test_cards_with_the_losses_of_one_pass(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    card = Device("cuda:0", "cuda", "card", 1, 1)
+    losses = iter([(2.0, 1.0), (2.0, 1.05), (2.0, 1.06)])
+    monkeypatch.setattr(check, "list_devices", lambda: (CPU, card, replace(card, id="cuda:1")))
+    monkeypatch.setattr(check, "_tuned", lambda model, output, place: [])
+    monkeypatch.setattr(check, "_first_losses", lambda events: next(losses))
+    close, again = check.shared_samples(card, tmp_path)
+    assert (close.right, again.right) == (True, False)
 
 
 def test_without_a_card_the_status_is_2(capsys: pytest.CaptureFixture[str]) -> None:

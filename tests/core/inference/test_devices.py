@@ -14,7 +14,7 @@ import torch
 from core.errors import DeviceProblem
 from core.inference import devices
 from core.inference.cards import GraphicsCard
-from core.inference.devices import choose, choose_or_cpu, list_devices, physical_cores, probe_dtype
+from core.inference.devices import choose, choose_all, choose_or_cpu, list_devices, physical_cores, probe_dtype
 from core.inference.machine import Device
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -84,6 +84,17 @@ def test_a_device_is_chosen_by_id_kind_or_auto(asked: str, chosen: Device) -> No
 def test_a_missing_or_unusable_device_is_refused_with_the_reason(asked: str, message: str) -> None:
     with pytest.raises(DeviceProblem, match=message):
         choose(asked)
+
+
+@pytest.mark.parametrize("machine", [(CPU, SMALL, LARGE)], indirect=True)
+@pytest.mark.usefixtures("machine")
+def test_several_devices_are_chosen_in_their_order() -> None:
+    assert choose_all("cuda:1,cuda:0") == (LARGE, SMALL)
+    assert choose_all("auto") == (LARGE,)
+    with pytest.raises(DeviceProblem, match="names a device twice"):
+        choose_all("cuda:0,cuda:0")
+    with pytest.raises(DeviceProblem, match="no device 'cuda:2'"):
+        choose_all("cuda:0,cuda:2")
 
 
 @pytest.mark.parametrize("machine", [(CPU, BROKEN, LARGE)], indirect=True)

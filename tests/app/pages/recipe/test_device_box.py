@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -35,6 +36,13 @@ def box(device: DeviceBox) -> QComboBox:
 
 def texts(device: DeviceBox) -> list[str]:
     return [box(device).itemText(index) for index in range(box(device).count())]
+
+
+def test_several_gpus_of_a_job_are_shown_as_they_are(device: DeviceBox) -> None:
+    device.show_devices((CPU, GPU, replace(GPU, id="cuda:1")), "cpu", "cuda:0,cuda:1")
+    assert box(device).currentText() == "cuda:0,cuda:1"
+    device.show_devices((CPU, GPU), "cpu", "cuda:0,cuda:1")
+    assert box(device).currentText() == "cuda:0,cuda:1, not found on this machine"
 
 
 def test_all_devices_are_listed(device: DeviceBox) -> None:
