@@ -37,12 +37,16 @@ class Replicas:
         devices: the first is that of the block. A device may be named more than once.
     """
 
-    def __init__(self, module: nn.Module, tuned: Sequence[nn.Parameter], devices: Sequence[torch.device]) -> None:
+    def __init__(self, module: nn.Module, tuned: Sequence[Tensor], devices: Sequence[torch.device]) -> None:
         self.devices = tuple(devices)
         self._tuned = list(tuned)
         numbers = {id(parameter): number for number, parameter in enumerate(self._tuned)}
-        named = module.named_parameters(remove_duplicate=False)
-        self._names = {name: numbers[id(parameter)] for name, parameter in named if id(parameter) in numbers}
+        self._names = {
+            f"{path}.{name}".removeprefix("."): numbers[id(parameter)]
+            for path, part in module.named_modules()  # each once: functional_call would not restore one under two names
+            for name, parameter in part.named_parameters(recurse=False, remove_duplicate=False)
+            if id(parameter) in numbers
+        }
         self._modules = [module, *(_copied(module, set(numbers), device) for device in self.devices[1:])]
         self._calls: dict[int, tuple[BlockCall, BlockCall]] = {}
         self._pool = ThreadPoolExecutor(max_workers=len(self.devices), thread_name_prefix="replica")
@@ -62,7 +66,7 @@ class Replicas:
             values = {name: parameters[at][number] for name, at in self._names.items()}
 
             def block(*args: Any, **kwargs: Any) -> Any:
-                return functional_call(self._modules[number], values, args, kwargs)
+                return functional_call(self._modules[number], values, args, kwargs, tie_weights=False)
 
             with _current(device), torch.set_grad_enabled(grad):  # both are settings of a thread
                 return run(block, hidden.to(device), self._call_on(number, call)).to(self.devices[0])

@@ -27,6 +27,8 @@ CPU, META = torch.device("cpu"), torch.device("meta")
 class Block(nn.Module):
     """A block with a tuned parameter that is used twice, another parameter, a buffer and a plain tensor."""
 
+    shift: Tensor
+
     def __init__(self) -> None:
         super().__init__()
         torch.manual_seed(1)
@@ -50,6 +52,7 @@ def test_the_outputs_of_the_parts_are_joined() -> None:
     found = replicas.outputs([(part, call) for part in hidden.chunk(3)], run_block)
     replicas.close()
     assert torch.allclose(found, block(hidden, torch.tensor(2.0)))
+    assert all(parameter.is_leaf for parameter in block.parameters())
 
 
 def test_replicas_have_the_present_values_of_the_tuned_parameters() -> None:
@@ -65,13 +68,13 @@ def test_replicas_have_the_present_values_of_the_tuned_parameters() -> None:
 
 
 def test_gradients_are_added_in_the_order_of_the_devices() -> None:
-    block, call = Block().requires_grad_(False), BlockCall((torch.tensor(2.0),), {})
-    weight = block.tuned.weight.requires_grad_(True)
+    block, call = Block(), BlockCall((torch.tensor(2.0),), {})
+    weight = block.tuned.weight
     parts = torch.randn(6, 3, 8).mul(1000).chunk(3)
     single = [torch.autograd.grad(block(part, torch.tensor(2.0)).square().sum(), weight)[0] for part in parts]
-    replicas = Replicas(block, [block.tuned.weight], [CPU] * 3)
+    replicas = Replicas(block, [weight], [CPU] * 3)
     for _ in range(5):
-        weight.grad = None
+        block.zero_grad()
         replicas.outputs([(part, call) for part in parts], run_block).square().sum().backward()
         assert weight.grad is not None
         assert torch.equal(weight.grad, single[0] + single[1] + single[2])
