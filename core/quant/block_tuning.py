@@ -51,6 +51,11 @@ class Tuning:
         """Forward passes per step."""
         return self.accumulate * self.split
 
+    @property
+    def several(self) -> bool:
+        """True if a gradient is the sum of those of several passes or devices."""
+        return self.passes > 1 or self.devices > 1
+
 
 @dataclass(frozen=True)
 class TuningResult:
@@ -169,8 +174,7 @@ def _descend(
     every = max(1, tuning.iterations // CHECKS)
     now = _Now()
     # With gradients of several passes or devices, a step needs the whole gradient of a parameter.
-    several = tuning.passes > 1 or tuning.devices > 1
-    together = {id(layer.parameter) for layer in layers if several or not ExpertSteps.supported(layer)}
+    together = {id(layer.parameter) for layer in layers if tuning.several or not ExpertSteps.supported(layer)}
     by_expert = [layer for layer in layers if id(layer.parameter) not in together]
     stepping = ExpertSteps(by_expert, lambda: _schedule(now, tuning)) if by_expert else contextlib.nullcontext()
     by_parameter: dict[int, list[ParameterGrid]] = {}
