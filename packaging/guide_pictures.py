@@ -2,8 +2,8 @@
 
     python3 packaging/bootstrap.py exec python packaging/guide_pictures.py [FOLDER]
 
-Takes some minutes because the model is quantized. Needs no display (uses Qt's offscreen platform) and does not change
-the user's data: jobs and settings are stored in a temporary folder.
+Takes about ten minutes on two cores because the model is quantized. Needs no display (uses Qt's offscreen platform) and
+does not change the user's data: jobs and settings are stored in a temporary folder.
 """
 
 from __future__ import annotations
@@ -40,6 +40,8 @@ from app.pages.chat.session import ChatSession  # noqa: E402
 from app.pages.chat.top_bar import ONE, TWO  # noqa: E402
 from app.pages.convert.page import ConvertPage  # noqa: E402
 from app.pages.layers.page import LayersPage  # noqa: E402
+from app.pages.run.curve_pane import END_TO_END, LOSS, START, CurvePane  # noqa: E402
+from core import recipes  # noqa: E402
 from core.bitsmap import BitsMap, Rule, find  # noqa: E402
 from core.schemes import LayerScheme  # noqa: E402
 
@@ -78,12 +80,17 @@ def story(window: MainWindow, folder: Path) -> Iterator[Condition]:
     yield from shoot("budget", "layers")
     while context.draft.undo_stack.canUndo():
         context.draft.undo_stack.undo()
-    context.runs.start(context.draft.spec())
-    yield lambda: _block(window) >= 4 and _steps(window) >= 20
+    context.runs.start(replace(context.draft.spec(), recipe=recipes.load("light")))
+    yield lambda: _block(window) >= 1 and _steps(window) >= 35
     yield from shoot("run", "run")
-    if context.draft.choices.recipe.end_to_end:
-        yield lambda: _end_to_end_steps(window) >= 15
-        yield from shoot("end-to-end", "run")
+    pane = window.stack.pages["run"].findChild(CurvePane)
+    assert isinstance(pane, CurvePane)
+    pane.views.button(START).click()
+    yield from shoot("start", "run")
+    pane.views.button(LOSS).click()
+    yield lambda: _end_to_end_steps(window) >= 15
+    pane.views.button(END_TO_END).click()
+    yield from shoot("end-to-end", "run")
     yield lambda: not context.runs.active
     yield from shoot("report", "run")
     window.do_primary()

@@ -19,6 +19,9 @@ from core.wording import figure
 if TYPE_CHECKING:
     import pyqtgraph
 _MOST_POINTS = 4000
+_OUTLIER = 10
+"""Ratio of the largest loss to the median from which the scale is logarithmic: a sample with massive activations can
+have a hundred times the loss of the others, whose curve would be a flat line."""
 
 
 class LossPlot(LazyPlot):
@@ -47,6 +50,11 @@ class LossPlot(LazyPlot):
     def points(self) -> int:
         """Number of losses in the curve."""
         return 0 if self._line is None or self._line.xData is None else len(self._line.xData)
+
+    @property
+    def logarithmic(self) -> bool:
+        """True if the losses have a logarithmic scale."""
+        return self.plot is not None and bool(self.plot.getPlotItem().getAxis("left").logMode)
 
     def show_curve(self, curve: Curve, iterations: int, kept: int = 0) -> None:
         """Show a curve.
@@ -94,9 +102,13 @@ class LossPlot(LazyPlot):
         if not sound.all():
             x, y = x[sound], y[sound]
         x, y = thinned(x, y)
+        log = bool(len(y)) and float(y.min()) > 0 and float(y.max()) > _OUTLIER * float(np.median(y))
+        if log != self.logarithmic:
+            self.plot.getPlotItem().setLogMode(x=False, y=log)
         self._line.setData(x, y, skipFiniteCheck=True)
         at = self._marked(curve)
-        self._mark.setData([at[0]] if at else [], [at[1]] if at else [])
+        # a scatter plot does not follow the mode of the axes
+        self._mark.setData([at[0]] if at else [], [math.log10(at[1]) if log else at[1]] if at else [])
         self.plot.setXRange(0, max(self._length, int(x[-1]) if len(x) else 1, 1), padding=0.02)
         self.layers.setCurrentWidget(self.plot)
         if len(y):

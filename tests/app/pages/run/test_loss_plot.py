@@ -53,6 +53,15 @@ def test_losses_that_are_no_numbers_are_left_out(plot: LossPlot) -> None:
     assert plot.points == 2
 
 
+def test_the_scale_is_logarithmic_while_the_curve_has_outliers(plot: LossPlot) -> None:
+    found = []
+    for losses in ((3.0, 100.0, 400.0, 2.0, 4.0, 3.0), (3.0, 20.0, 2.0)):
+        plot.show_curve(curve(*losses), 10)
+        ((_, height),) = marked(plot)
+        found.append((plot.logarithmic, round(height, 6)))
+    assert found == [(True, round(math.log10(2.0), 6)), (False, 2.0)]
+
+
 def test_a_curve_without_a_point_is_no_error(plot: LossPlot) -> None:
     plot.show_curve(curve(), 10)
     assert (plot.points, marked(plot)) == (0, [])
