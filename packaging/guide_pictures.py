@@ -80,19 +80,7 @@ def story(window: MainWindow, folder: Path) -> Iterator[Condition]:
     yield from shoot("budget", "layers")
     while context.draft.undo_stack.canUndo():
         context.draft.undo_stack.undo()
-    context.runs.start(replace(context.draft.spec(), recipe=recipes.load("light")))
-    yield lambda: _block(window) >= 1 and _steps(window) >= 35
-    yield from shoot("run", "run")
-    pane = window.stack.pages["run"].findChild(CurvePane)
-    assert isinstance(pane, CurvePane)
-    pane.views.button(START).click()
-    yield from shoot("start", "run")
-    pane.views.button(LOSS).click()
-    yield lambda: _end_to_end_steps(window) >= 15
-    pane.views.button(END_TO_END).click()
-    yield from shoot("end-to-end", "run")
-    yield lambda: not context.runs.active
-    yield from shoot("report", "run")
+    yield from _run(window, shoot)
     window.do_primary()
     chat = window.stack.pages["chat"]
     assert isinstance(chat, ChatPage)
@@ -113,6 +101,25 @@ def story(window: MainWindow, folder: Path) -> Iterator[Condition]:
     yield lambda: convert.conversion.state == "ready"
     yield from shoot("convert", "convert")
     yield from _experts(window, folder, shoot)
+
+
+def _run(window: MainWindow, shoot: Shoot) -> Iterator[Condition]:
+    """Take the pictures of a run in its three views, and of its report."""
+    assert window.context is not None
+    draft, runs = window.context.draft, window.context.runs
+    runs.start(replace(draft.spec(), recipe=recipes.load("light")))
+    yield lambda: _block(window) >= 1 and _steps(window) >= 35
+    yield from shoot("run", "run")
+    pane = window.stack.pages["run"].findChild(CurvePane)
+    assert isinstance(pane, CurvePane)
+    pane.views.button(START).click()
+    yield from shoot("start", "run")
+    pane.views.button(LOSS).click()
+    yield lambda: _end_to_end_steps(window) >= 15
+    pane.views.button(END_TO_END).click()
+    yield from shoot("end-to-end", "run")
+    yield lambda: not runs.active
+    yield from shoot("report", "run")
 
 
 def _experts(window: MainWindow, folder: Path, shoot: Shoot) -> Iterator[Condition]:
