@@ -96,16 +96,3 @@ def test_numbers_that_are_not_finite_are_not_hidden(number: float) -> None:
     query.data[0, 0, 40] = number
     rows = attend(query, key, value).isnan().any(-1)[0, 0]
     assert rows.nonzero().flatten().tolist() == [40]
-
-
-def test_the_result_does_not_depend_on_the_number_of_threads() -> None:
-    given = [tensor.detach().bfloat16() for tensor in tensors(4, 2, 512)]
-    threads = torch.get_num_threads()
-    found = []
-    try:
-        for count in (1, 2):
-            torch.set_num_threads(count)
-            found.append(attend(*given))
-    finally:
-        torch.set_num_threads(threads)
-    assert torch.equal(*found)
