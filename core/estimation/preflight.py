@@ -140,7 +140,7 @@ def check_disk(output: Path, nbytes: int, folder: Path, files: int) -> None:
         what = (
             f"The output and the temporary files need about {human(needed)}"
             if shared
-            else (f"The temporary files of this run need about {human(needed)}")
+            else f"The temporary files of this run need about {human(needed)}"
         )
         raise DiskFull(
             f"{what}, but {folder} has only {human(free)} free.",

@@ -10,7 +10,6 @@ and the activations exist once, and no library for communication between process
 
 from __future__ import annotations
 
-import contextlib
 import copy
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -22,6 +21,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.utils import _pytree as pytree
 
+from core.inference.current_device import current_device
 from core.model.block_runner import BlockCall
 
 Run = Callable[[Callable[..., Any], Tensor, BlockCall], Tensor]
@@ -68,7 +68,7 @@ class Replicas:
             def block(*args: Any, **kwargs: Any) -> Any:
                 return functional_call(self._modules[number], values, args, kwargs, tie_weights=False)
 
-            with _current(device), torch.set_grad_enabled(grad):  # both are settings of a thread
+            with current_device(device), torch.set_grad_enabled(grad):  # both are settings of a thread
                 return run(block, hidden.to(device), self._call_on(number, call)).to(self.devices[0])
 
         return torch.cat(list(self._pool.map(work, range(len(inputs)))))
@@ -119,11 +119,3 @@ def _copied(module: nn.Module, tuned: set[int], device: torch.device) -> nn.Modu
 def _moved(call: BlockCall, device: torch.device) -> BlockCall:
     args, kwargs = pytree.tree_map_only(Tensor, lambda value: value.to(device), (call.args, call.kwargs))
     return replace(call, args=args, kwargs=kwargs)
-
-
-def _current(device: torch.device) -> contextlib.AbstractContextManager[Any]:
-    """Return a context in which `device` is the current device of its type, as kernels outside of torch need it."""
-    if device.type == "cpu":
-        return contextlib.nullcontext()
-    made: contextlib.AbstractContextManager[Any] = torch.get_device_module(device).device(device)
-    return made

@@ -19,7 +19,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from core.inference.backends.triton_layer import current_device
+from core.inference.current_device import current_device
 
 LONGEST = 4096
 """Longest group whose step is one launch; the tile of a program then still fits into its registers."""

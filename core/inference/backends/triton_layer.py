@@ -7,9 +7,7 @@ device; `tests/benchmarks/gpu_kernels.py` measures them. Imports triton.
 
 from __future__ import annotations
 
-import contextlib
 import functools
-from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -27,6 +25,7 @@ from core.inference.backends.triton_kernels import (
     many_rows,
     whole_weight,
 )
+from core.inference.current_device import current_device
 
 FEW = 4
 """Largest number of rows for `few_rows`, which reads the weights once per row; a tile has at least 16 rows."""
@@ -268,14 +267,3 @@ def _tuned(few: bool, top: int) -> Any:
     configs = [triton.Config(sizes, num_warps=warps, num_stages=STAGES) for sizes, warps in tiles]
     key = ["outputs", "blocks", "BITS", "GROUP", "GRID"]
     return triton.autotune(configs=configs, key=key, cache_results=True)(few_rows if few else many_rows)
-
-
-@contextlib.contextmanager
-def current_device(device: torch.device) -> Iterator[None]:
-    """Make `device` the current device, on which Triton launches regardless of its arguments' device."""
-    module = getattr(torch, device.type)
-    if device.type == "cpu" or module.current_device() == device.index:
-        yield
-        return
-    with module.device(device):
-        yield
