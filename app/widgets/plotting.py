@@ -1,13 +1,18 @@
 """Base class of the plots, and their style.
 
-pyqtgraph is imported in a thread when a plot is first shown, as that takes half a second.
+pyqtgraph is imported when a plot is first shown. As that takes half a second, a thread does it, after the main thread
+has created PySide6's types.
 """
 
 from __future__ import annotations
 
 import threading
+import time
+from collections.abc import Iterator
+from types import ModuleType
 from typing import TYPE_CHECKING, Final
 
+from PySide6 import QtCore, QtGui, QtWidgets
 from PySide6.QtCore import Qt, QTimer
 from PySide6.QtGui import QPalette, QShowEvent
 from PySide6.QtWidgets import QLabel, QStackedLayout, QWidget
@@ -18,19 +23,39 @@ if TYPE_CHECKING:
     from app.theme import Theme
 
 _POLL_MS: Final = 20
+_SLICE_SECONDS: Final = 0.005
 _importer: list[threading.Thread] = []
 
 
 def begin_import() -> None:
-    """Start the import of pyqtgraph in a thread unless it was started before."""
+    """Start the import of pyqtgraph unless it was started before. It needs the event loop."""
     if not _importer:
         _importer.append(threading.Thread(target=_import, name="plotting", daemon=True))
-        _importer[0].start()
+        _create_types(_qt_names())
 
 
 def ready() -> bool:
     """Return whether pyqtgraph has been imported."""
-    return bool(_importer) and not _importer[0].is_alive()
+    return bool(_importer) and _importer[0].ident is not None and not _importer[0].is_alive()
+
+
+def _qt_names() -> Iterator[tuple[ModuleType, str]]:
+    return ((module, name) for module in (QtCore, QtGui, QtWidgets) for name in dir(module))
+
+
+def _create_types(names: Iterator[tuple[ModuleType, str]]) -> None:
+    """Create the types of PySide6 in short slices, and then start the thread of the import.
+
+    PySide6 creates a type when its name is first used, and the process crashes if two threads do that at the same time.
+    The import of pyqtgraph uses all names.
+    """
+    end = time.perf_counter() + _SLICE_SECONDS
+    for module, name in names:
+        getattr(module, name)
+        if time.perf_counter() > end:
+            QTimer.singleShot(0, lambda: _create_types(names))
+            return
+    _importer[0].start()
 
 
 class LazyPlot(QWidget):
