@@ -50,6 +50,11 @@ settings.register_profile("bitwright", deadline=None, print_blob=True, derandomi
 settings.load_profile("bitwright")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Run the files with the demo model first: a run of it takes minutes, in which other processes have other tests."""
+    items.sort(key=lambda item: item.get_closest_marker("demo") is None)
+
+
 def pytest_addoption(parser: pytest.Parser, pluginmanager: pytest.PytestPluginManager) -> None:
     """Disable pytest-qt if a system library of Qt is missing, because it would end every run.
 
