@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import multiprocessing
 import os
 import signal
 import sys
@@ -79,15 +80,27 @@ def ours(name: str, folder: Path) -> dict[str, Any]:
     """Return our result for a model as a dict."""
     if kind_of(name.partition(" ")[0]) != TEXT:
         return asdict(refusal_of(name))
-    return in_child(lambda: asdict(measure(name, folder)), folder)
+    return in_child(_measured, (name, folder), folder)
 
 
 def theirs(name: str, folder: Path) -> dict[str, Any]:
     """Return auto-round's result for a model as a dict; a second process reads what the first has written."""
-    written = in_child(lambda: asdict(peer.quantize_by_peer(name, folder)), folder)
+    written = in_child(_quantized_by_peer, (name, folder), folder)
     if written["verdict"] == "failed":
         return {**written, "verdict": "crash"}
-    return in_child(lambda: asdict(peer.read_by_peer(peer.PeerRow(**written), folder)), folder)
+    return in_child(_read_by_peer, (written, folder), folder)
+
+
+def _measured(name: str, folder: Path) -> dict[str, Any]:
+    return asdict(measure(name, folder))
+
+
+def _quantized_by_peer(name: str, folder: Path) -> dict[str, Any]:
+    return asdict(peer.quantize_by_peer(name, folder))
+
+
+def _read_by_peer(written: dict[str, Any], folder: Path) -> dict[str, Any]:
+    return asdict(peer.read_by_peer(peer.PeerRow(**written), folder))
 
 
 def in_folder(name: str, work: Path, run: Callable[[str, Path], dict[str, Any]]) -> dict[str, Any]:
@@ -101,32 +114,42 @@ def in_folder(name: str, work: Path, run: Callable[[str, Path], dict[str, Any]])
     return row
 
 
-def in_child(run: Callable[[], dict[str, Any]], folder: Path) -> dict[str, Any]:
-    """Run a function in a forked process, whose output is appended to the file `log` in the folder."""
+def in_child(run: Callable[..., dict[str, Any]], arguments: tuple[Any, ...], folder: Path) -> dict[str, Any]:
+    """Run a function in a process of its own, whose output is appended to the file `log` in the folder.
+
+    The process is forked from one that has imported torch and computed nothing: a process that has used several threads
+    cannot be forked, since OpenMP waits forever in the child.
+    """
     told = folder / "row.json"
     told.unlink(missing_ok=True)
-    process = os.fork()
-    if not process:
-        signal.setitimer(signal.ITIMER_PROF, SECONDS)
-        torch.set_num_threads = lambda nthreads: None  # a run sets the number of cores, which is slower for tiny layers
-        with (folder / "log").open("a") as log:
-            os.dup2(log.fileno(), 1)
-            os.dup2(log.fileno(), 2)
-            os.environ["BITWRIGHT_HOME"] = str(folder.parent / "home")  # kernels are compiled once
-            try:
-                told.write_text(json.dumps(run()), encoding="utf-8")
-            except BaseException as error:  # noqa: BLE001 - reported as the row
-                traceback.print_exc()
-                text = f"{type(error).__name__}: {error}".replace("\n", " ")[:300]
-                told.write_text(json.dumps({"verdict": "failed", "reason": text}), encoding="utf-8")
-            sys.stdout.flush()
-            sys.stderr.flush()
-        os._exit(0)
-    _, status = os.waitpid(process, 0)
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([__spec__.name])
+    process = context.Process(target=_tell, args=(run, arguments, folder, told))
+    process.start()
+    process.join()
     if not told.is_file():
-        return {"verdict": "failed", "reason": f"the process ended with status {status}"}
+        return {"verdict": "failed", "reason": f"the process ended with exit code {process.exitcode}"}
     row: dict[str, Any] = json.loads(told.read_text(encoding="utf-8"))
     return row
+
+
+def _tell(run: Callable[..., dict[str, Any]], arguments: tuple[Any, ...], folder: Path, told: Path) -> None:
+    """Write the result of a function to the file `told`; in the process of its own."""
+    signal.setitimer(signal.ITIMER_PROF, SECONDS)
+    torch.set_num_threads(1)
+    torch.set_num_threads = lambda nthreads: None  # a run sets the number of cores, which is slower for tiny layers
+    with (folder / "log").open("a") as log:
+        os.dup2(log.fileno(), 1)
+        os.dup2(log.fileno(), 2)
+        os.environ["BITWRIGHT_HOME"] = str(folder.parent / "home")  # kernels are compiled once
+        try:
+            told.write_text(json.dumps(run(*arguments)), encoding="utf-8")
+        except BaseException as error:  # noqa: BLE001 - reported as the row
+            traceback.print_exc()
+            text = f"{type(error).__name__}: {error}".replace("\n", " ")[:300]
+            told.write_text(json.dumps({"verdict": "failed", "reason": text}), encoding="utf-8")
+        sys.stdout.flush()
+        sys.stderr.flush()
 
 
 if __name__ == "__main__":
