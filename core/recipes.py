@@ -42,7 +42,7 @@ class Recipe:
         start: what tuning starts from. "range": rounding to nearest in the range of each group; "search": the same
             with a searched scale (symmetric layers; opt-RTN when iters is 0); "gptq": integers from error feedback,
             least-squares scales and coordinate descent (`core.quant.start`), of which the scales are tuned.
-        learn_integers: after the start "gptq", integers of 2, 3 and 4 bits are tuned together with the scales
+        learn_integers: after the start "gptq", integers of 2 and 3 bits are tuned together with the scales
             (`core.quant.latent_grid`). It needs more text than the scales alone.
         end_to_end: steps after the last block in which the scales of all layers and the norms are learned together, on
             the KL divergence to the original model (`core.quant.end_to_end`); needs the start "gptq". 0 for none.

@@ -121,7 +121,7 @@ LearnIntegers = Annotated[
     bool | None,
     typer.Option(
         "--learn-integers/--fixed-integers",
-        help="Tune integers of 2, 3 and 4 bits together with the scales, or the scales alone; with a recipe with the"
+        help="Tune integers of 2 and 3 bits together with the scales, or the scales alone; with a recipe with the"
         " start gptq; default: from --recipe.",
     ),
 ]

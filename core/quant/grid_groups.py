@@ -14,7 +14,7 @@ from core.model.slices import ParameterSlice
 from core.model.tree import LayerPlan
 from core.quant.grid import new_grid
 from core.quant.input_statistics import InputStatistics
-from core.quant.latent_grid import BOUNDS, latent_grid
+from core.quant.latent_grid import LEARNED_BITS, latent_grid
 from core.quant.level_grid import level_grid
 from core.quant.parameter_grid import GridRows, ParameterGrid, RowPlaces
 from core.quant.rtn import search_scale, searchable
@@ -143,7 +143,7 @@ def make_grid(
     grouped = recorded.grouped(parameter)
     if started is not None:
         places.fill(parameter.data, lambda rows: _round(weight, scheme, min_zero, rows))
-        if recipe.learn_integers and recipe.iters and bits in BOUNDS and not scheme.type:
+        if recipe.learn_integers and recipe.iters and bits in LEARNED_BITS and not scheme.type:
             latent = latent_grid(started, weight, recipe.iters, recipe.learning_rate(bits) * recipe.iters)
             return ParameterGrid(latent, parameter, places, rows, rate, tuned=True, grouped=grouped)
         return ParameterGrid(level_grid(started), parameter, places, rows, rate, tuned=rate > 0, grouped=grouped)

@@ -32,7 +32,7 @@ from core.calibration.text import BUILTIN, documents
 from core.events import ignore_event
 from core.model.block_runner import products_in
 from core.quant.grid import new_grid
-from core.quant.latent_grid import BOUNDS, latent_grid
+from core.quant.latent_grid import latent_grid
 from core.quant.level_grid import level_grid
 from core.quant.start.layer import start_layer
 from core.quant.start.levels import Levels
@@ -248,7 +248,7 @@ def main() -> None:
             for bits in map(int, options.bits.split(","))
             for way in ways
             for steps in ([0] if way == "start" else map(int, options.steps.split(",")))
-            if way != "integers" or bits in BOUNDS
+            if way != "integers" or bits <= 4
         ]
         missing = [key for key in wanted if key not in known]
         if not missing:

@@ -34,7 +34,7 @@ from core.inference.devices import list_devices
 from core.inference.machine import Device
 from core.quant.device_kernels import GPUS, missing
 from core.quant.grid import new_grid
-from core.quant.latent_grid import BOUNDS, latent_grid
+from core.quant.latent_grid import LEARNED_BITS, latent_grid
 from core.quant.level_grid import level_grid
 from core.quant.start.levels import Levels
 from core.quant.start.scale_search import search
@@ -122,7 +122,7 @@ def grid_steps(device: Device, schemes: tuple[LayerScheme, ...] = STEPPED) -> It
     place, wrong = torch.device(device.id), []
     for scheme in schemes:
         for make in (_rounding_grid, _level_grid, _latent_grid):
-            if make is _latent_grid and (scheme.type or scheme.bits not in BOUNDS):
+            if make is _latent_grid and (scheme.type or scheme.bits not in LEARNED_BITS):
                 continue
             values = [_stepped(make(scheme, on), on) for on in (place, torch.device("cpu"))]
             if not all(torch.equal(one, other) for one, other in zip(*values, strict=True)):

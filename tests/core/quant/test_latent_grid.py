@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from core.quant.latent_grid import BOUNDS, LatentGrid, latent_grid, unit_bits
+from core.quant.latent_grid import LEARNED_BITS, LatentGrid, latent_grid, unit_bits
 from core.quant.start.scale_search import search
 from core.schemes import LayerScheme
 
@@ -17,7 +17,7 @@ def grid_of(sym: bool = True, bits: int = 3, iterations: int = 10) -> tuple[torc
     return weight, latent_grid(search(weight, LayerScheme(bits, 32, sym), None), weight, iterations, 1.0)
 
 
-@pytest.mark.parametrize("bits", sorted(BOUNDS))
+@pytest.mark.parametrize("bits", LEARNED_BITS)
 @pytest.mark.parametrize("sym", [True, False])
 def test_the_first_integers_are_those_of_the_start(sym: bool, bits: int) -> None:
     weight = torch.randn(24, 96, generator=torch.Generator().manual_seed(5)) * 0.1
@@ -56,7 +56,7 @@ def test_a_step_moves_latent_levels_and_factors_against_their_gradients() -> Non
 
 
 def test_levels_stay_in_their_range() -> None:
-    for bits in BOUNDS:
+    for bits in LEARNED_BITS:
         _, grid = grid_of(bits=bits, iterations=1)
         for direction in (1.0, -1.0):
             for _ in range(40):
