@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from core.model.refusals import text_config
+from core.model.towers import text_config
 from core.model.tree import ModelTree
 
 _KINDS: Final = ("layer_types", "layers_block_type")

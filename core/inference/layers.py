@@ -133,7 +133,7 @@ def fill(
     *,
     packed_parts: bool = True,
 ) -> None:
-    """Load all weights into a model on `meta`.
+    """Load all weights into a model on `meta`, except towers, which are loaded when the model calls them.
 
     Args:
         build: returns the module for a stored layer and its bias.
@@ -191,7 +191,9 @@ def _fill_plain(
     depth = skeleton.stack.count(".") + 2
     for path in skip:
         of_block.setdefault(".".join(path.split(".", depth)[:depth]), []).append(path)
-    skeleton.fill("", dtype, device, skip=(skeleton.stack, *skip))
+    skeleton.fill("", dtype, device, skip=(skeleton.stack, *skeleton.towers, *skip))
+    for path in skeleton.towers:
+        skeleton.fill_on_use(path, dtype, device)
     for block in range(skeleton.tree.blocks):
         step()
         path = f"{skeleton.stack}.{block}"

@@ -30,8 +30,8 @@ from core.inference.runners.runner import Runner
 from core.inference.runners.stepping import open_runner
 from core.model.architectures.config import head_dim, num_kv_heads
 from core.model.context import ASSUMED, context_length
-from core.model.refusals import text_config
 from core.model.skeleton import Skeleton, build_skeleton
+from core.model.towers import text_config
 from core.model.tree import ModelTree
 
 _CACHE_SHARE: Final = 4

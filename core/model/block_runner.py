@@ -235,9 +235,14 @@ class _AdaptedProducts(TorchFunctionMode):
 
 
 def fill_outside(skeleton: Skeleton, dtype: torch.dtype, device: torch.device) -> None:
-    """Load the modules outside the blocks, except the head and the embeddings of `embedding_rows`."""
+    """Load the modules outside the blocks, except the head and the embeddings of `embedding_rows`.
+
+    Towers are loaded if the model calls them, as Gemma 3n calls a part of them for text, too.
+    """
     tables = (f"{path}.weight" for path in skeleton.embeddings())
-    skeleton.fill("", dtype, device, skip=(skeleton.stack, skeleton.head(), *tables))
+    skeleton.fill("", dtype, device, skip=(skeleton.stack, skeleton.head(), *skeleton.towers, *tables))
+    for path in skeleton.towers:
+        skeleton.fill_on_use(path, dtype, device)
 
 
 @contextlib.contextmanager

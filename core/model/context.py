@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
-from core.model.refusals import text_config
+from core.model.towers import text_config
 
 ASSUMED: Final = 2048
 """Context length assumed for a model whose config gives none."""

@@ -18,8 +18,6 @@ HALVES: Final = frozenset({
     "musicgen_melody", "mvp", "pegasus", "plbart", "prophetnet", "trocr", "whisper",
 })  # fmt: skip
 DRAFTS: Final = frozenset({"gemma4_assistant", "gemma4_unified_assistant"})
-IMAGES: Final = frozenset({"fuyu"})
-"""Models that read images without a tower."""
 
 
 def refusal(model_type: object) -> str:
@@ -35,6 +33,4 @@ def refusal(model_type: object) -> str:
         )
     if model_type in DRAFTS:
         return "The model is a draft model, which reads the hidden states of a larger model; quantize the larger model."
-    if model_type in IMAGES:
-        return f"The model reads images ({model_type}); this version quantizes text-only models."
     return ""

@@ -1,6 +1,6 @@
 """Detection of models that this version cannot quantize, from their config and tensor table.
 
-Covers models with vision or audio towers, encoder-decoders and quantized weights. The reason is one sentence for the
+Covers encoder-decoders, models that do not predict tokens, and quantized weights. The reason is one sentence for the
 user; the layers of such a model can still be listed. A check at the start of a run (`core.quant.proof`) detects blocks
 that cannot be run one by one. Does not import transformers.
 """
@@ -13,25 +13,13 @@ from typing import Any
 
 from core.model import kinds
 from core.model.headers import TensorInfo
+from core.model.towers import text_config
 
 FLOATS = ("BF16", "F16", "F32", "F64")
 """Dtype codes of weights that can be quantized."""
 
-_TOWERS = frozenset({"vision", "visual", "image", "vit", "clip", "siglip", "audio", "speech", "sound", "video"})
-_TOWER_CONFIGS = {
-    "vision_config": "a vision tower",
-    "audio_config": "an audio tower",
-    "vq_config": "an image tokenizer",
-    "audio_encoder_config": "an audio codec",
-}
 _LAYER_KEYS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers")
 _PACKED = (".qweight", ".weight_packed", ".weight_scale", ".weight_scale_inv", ".absmax", ".qzeros")
-
-
-def text_config(config: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return the config of the language model: `text_config` if the config is nested, else the config itself."""
-    nested = config.get("text_config")
-    return nested if isinstance(nested, dict) else config
 
 
 def architecture(config: Mapping[str, Any]) -> str:
@@ -53,7 +41,7 @@ def find(
     Args:
         config: the whole config.
         tensors: the whole tensor table.
-        prefixes: of the numbered stacks of modules with matrices, the largest first.
+        prefixes: of the numbered stacks of modules with matrices, without those of towers; the blocks first.
         numbers: sorted block numbers of the first stack.
         weights: dtype codes of the matrices to be quantized.
     """
@@ -91,9 +79,6 @@ def _other_task(config: Mapping[str, Any]) -> str:
 
 
 def _other_kind(config: Mapping[str, Any], prefixes: list[str]) -> str:
-    for key, what in _TOWER_CONFIGS.items():
-        if config.get(key):
-            return f"The model has {what}; this version quantizes text-only models."
     places = {part for prefix in prefixes for part in prefix.split(".")}
     if any(part.get("is_encoder_decoder") is True for part in _parts(config)) or {"encoder", "decoder"} <= places:
         return "The model is an encoder-decoder; this version quantizes decoder-only models."
@@ -103,9 +88,6 @@ def _other_kind(config: Mapping[str, Any], prefixes: list[str]) -> str:
     # AltUp of Gemma 3n projects the embeddings to several residual streams.
     prefixes = [prefix for prefix in prefixes if not prefix.rpartition(".")[2].startswith("altup_")]
     if len(prefixes) > 1:
-        tower = next((prefix for prefix in prefixes if set(re.split(r"[._]", prefix)) & _TOWERS), "")
-        if tower:
-            return f"The model has a non-text tower, {tower}; this version quantizes text-only models."
         return (
             f"The model has a second stack of layers, {prefixes[1]}, besides {prefixes[0]}; this version quantizes "
             "models with a single stack."

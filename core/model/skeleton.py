@@ -1,8 +1,9 @@
-"""A causal language model without weights, parts of which are filled from a checkpoint on demand.
+"""A language model without weights, parts of which are filled from a checkpoint on demand.
 
-Parameters are on the `meta` device. Buffers (rotary tables, scales) are real, since no checkpoint contains them. The
-whole model is built because a decoder block that is built alone has no attention implementation: it would use
-bidirectional attention with nothing but a warning.
+The model may be multimodal: its towers are then part of it, and are filled only when they run. Parameters are on the
+`meta` device. Buffers (rotary tables, scales) are real, since no checkpoint contains them. The whole model is built
+because a decoder block that is built alone has no attention implementation: it would use bidirectional attention with
+nothing but a warning.
 """
 
 from __future__ import annotations
@@ -16,18 +17,18 @@ from typing import Any, Final
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModelForCausalLM
-from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
+from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForMultimodalLM
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING, MODEL_FOR_MULTIMODAL_LM_MAPPING
 from transformers.pytorch_utils import Conv1D
 
 from core.errors import UnsupportedModel, translated
 from core.model.folder import check_architecture, read_config
 from core.model.headers import TensorInfo, short
-from core.model.refusals import text_config
 from core.model.separate_experts import ExpertJoin
 from core.model.slices import ParameterSlice, RowNumbers, joined, whole
 from core.model.sources import ParameterSource, by_parameter, find_sources
 from core.model.tokenizer import readable
+from core.model.towers import is_aside, is_multimodal, text_config, text_root
 from core.model.tree import Linear, ModelTree
 from core.model.weights import TensorStore
 
@@ -41,10 +42,10 @@ _LARGE: Final = 1 << 22
 
 @dataclass(frozen=True)
 class Skeleton:
-    """A causal language model on `meta`, and the location of its parts.
+    """A language model on `meta`, and the location of its parts.
 
     Attributes:
-        model: the `...ForCausalLM` module.
+        model: the `...ForCausalLM` or `...ForConditionalGeneration` module.
         stack: module path of the list of decoder blocks, such as `model.layers`.
         tree: layer tree of the checkpoint.
         store: tensors of the checkpoint.
@@ -198,6 +199,43 @@ class Skeleton:
         """Return the module paths of the token embedding and the output head."""
         return self._path(self.model.get_input_embeddings()), self.head()
 
+    @cached_property
+    def towers(self) -> tuple[str, ...]:
+        """Module paths of the parts besides the language model: vision and audio towers, and their projectors."""
+        if not is_multimodal(self.tree.config):
+            return ()
+        embedding, head = self.ends()
+        language_model = text_root(self.stack, embedding)
+        return tuple(_towers(self.model, "", frozenset({language_model, head})))
+
+    def fill_on_use(self, path: str, dtype: torch.dtype, device: torch.device) -> None:
+        """Load the weights of the sub-module at `path` when it is called for the first time."""
+
+        def hook(module: nn.Module, _args: tuple[Any, ...]) -> None:
+            handle.remove()
+            if any(parameter.is_meta for parameter in module.parameters()):
+                self.fill(path, dtype, device)
+
+        handle = self.model.get_submodule(path).register_forward_pre_hook(hook)
+
+    @contextlib.contextmanager
+    def with_towers(self, dtype: torch.dtype, device: torch.device) -> Iterator[None]:
+        """Load the towers that are not loaded for the duration of the context.
+
+        Raises:
+            UnsupportedModel: the checkpoint has no tensor, or one of another shape, for a parameter.
+        """
+        missing = [
+            path for path in self.towers if any(value.is_meta for value in self.model.get_submodule(path).parameters())
+        ]
+        try:
+            for path in missing:
+                self.fill(path, dtype, device)
+            yield
+        finally:
+            for path in missing:
+                self.unload(path)
+
     def _path(self, wanted: nn.Module) -> str:
         return next(name for name, module in self.model.named_modules() if module is wanted)
 
@@ -246,8 +284,10 @@ class Skeleton:
             UnsupportedModel: a parameter has no tensor, or one of another shape or dtype; the model's embedding or head
                 is not the tensor that the tree lists; or the model has no parameter for a linear layer of the tree.
         """
+        towers = tuple(f"{path}." for path in self.towers)
         for name, slot, owner in _slots(self.model, ""):
-            self._source(name, slot, owner)
+            if not name.startswith(towers):
+                self._source(name, slot, owner)
         tree = self.tree
         embedding, head = (self.checkpoint_name(f"{path}.weight") for path in self.ends())
         heads = [f"{tree.embedding}.weight", f"{tree.lm_head}.weight"] if tree.tied else [f"{tree.lm_head}.weight"]
@@ -362,11 +402,12 @@ def build_skeleton(tree: ModelTree, store: TensorStore) -> Skeleton:
         UnsupportedModel: transformers does not implement the architecture, or cannot build the model.
     """
     config = transformers_config(store.folder)
-    config.tie_word_embeddings = tree.tied
+    text = config.get_text_config(decoder=True)
+    config.tie_word_embeddings = text.tie_word_embeddings = tree.tied
     # the callers rely on these return values, whatever config.json specifies
     config.return_dict, config.output_hidden_states, config.output_attentions = True, False, False
     # SDPA ignores soft-capping, so models that use it need eager attention with its explicit mask.
-    capped = getattr(config, "attn_logit_softcapping", None) is not None
+    capped = getattr(text, "attn_logit_softcapping", None) is not None
     if getattr(config, "rescale_every", None):
         # RWKV halves its weights in place every few blocks for the range of float16; the norms cancel it.
         config.rescale_every = 0
@@ -428,19 +469,56 @@ def _check_numbers(value: Mapping[str, Any]) -> None:
 
 
 def _from_config(config: Any, attention: str) -> Any:
-    if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
-        raise UnsupportedModel(
-            f"transformers has no causal language model of the type {config.model_type!r}.",
-            "Use a model that predicts the next token.",
-        )
+    factory = _factory(config)
     problem = "transformers cannot build a language model from this config"
     try:
         with _parameters_on_meta(), translated(UnsupportedModel, problem, "Check config.json, or use another model."):
-            return AutoModelForCausalLM.from_config(config, dtype=torch.float32, attn_implementation=attention)
+            return factory.from_config(config, dtype=torch.float32, attn_implementation=attention)
     except UnsupportedModel as error:
         if attention == "sdpa" and "scaled_dot_product_attention" in str(error.__cause__):
             return _from_config(config, "eager")
         raise
+
+
+def _factory(config: Any) -> Any:
+    """Return the auto class of transformers for a config.
+
+    Some configs are those of a multimodal model and of its language model alone; `architectures` tells which it is.
+    """
+    found = [
+        (factory, [cls.__name__ for cls in _classes(mapping, config)])
+        for factory, mapping in (
+            (AutoModelForCausalLM, MODEL_FOR_CAUSAL_LM_MAPPING),
+            (AutoModelForMultimodalLM, MODEL_FOR_MULTIMODAL_LM_MAPPING),
+        )
+        if type(config) in mapping
+    ]
+    if not found:
+        raise UnsupportedModel(
+            f"transformers has no causal language model of the type {config.model_type!r}.",
+            "Use a model that predicts the next token.",
+        )
+    wanted = (getattr(config, "architectures", None) or [""])[0]
+    return next((factory for factory, names in found if wanted in names), found[0][0])
+
+
+def _classes(mapping: Any, config: Any) -> tuple[type, ...]:
+    classes = mapping[type(config)]
+    return classes if isinstance(classes, tuple) else (classes,)
+
+
+def _towers(module: nn.Module, path: str, kept: frozenset[str]) -> Iterator[str]:
+    """Yield the paths of the sub-modules with parameters that are not the language model or its head.
+
+    Args:
+        kept: paths of the language model and the head.
+    """
+    for name, child in module.named_children():
+        place = f"{path}.{name}" if path else name
+        if place in kept or any(part.startswith(f"{place}.") for part in kept):
+            yield from _towers(child, place, kept)
+        elif (is_aside(name) or path not in kept) and next(child.parameters(), None) is not None:
+            yield place
 
 
 @contextlib.contextmanager

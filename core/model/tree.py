@@ -32,6 +32,7 @@ from core.model.headers import DTYPE_BITS, TensorInfo, equal_bytes, read_folder
 from core.model.plans import LayerPlan as LayerPlan
 from core.model.plans import Plans, make_case, own_copy
 from core.model.tensor_part import TensorPart
+from core.model.towers import Tower, find_towers, is_aside, text_config
 from core.schemes import UNTOUCHED, LayerScheme
 
 _WEIGHT = ".weight"
@@ -87,6 +88,7 @@ class ModelTree:
             `linears`; see `tied_head`.
         refusal: the reason why the model cannot be quantized, in one sentence; "" if it can.
         left_out: tensors of the checkpoint that are not part of the model, such as matrices of an adapter.
+        towers: parts besides the language model, which are copied: vision and audio towers, projectors, MTP modules.
     """
 
     architecture: str
@@ -101,6 +103,7 @@ class ModelTree:
     tied: bool
     refusal: str
     left_out: tuple[str, ...] = ()
+    towers: tuple[Tower, ...] = ()
 
     def of_block(self, block: int) -> tuple[Linear, ...]:
         """Return the linear layers of one block; -1 for those outside the blocks."""
@@ -227,7 +230,7 @@ class ModelTree:
     @cached_property
     def experts_per_token(self) -> int:
         """Number of routed experts that are computed for each token; 0 if the config does not contain it."""
-        return experts_per_token(refusals.text_config(self.config))
+        return experts_per_token(text_config(self.config))
 
     @cached_property
     def active_weights(self) -> tuple[float, ...]:
@@ -294,12 +297,27 @@ def build_tree(config: dict[str, Any], tensors: Mapping[str, TensorInfo]) -> Mod
     adapters = frozenset(corrections.adapters(tensors))
     unmerged = corrections.unmerged(tensors)
     tensors = {name: info for name, info in tensors.items() if name not in adapters}
-    text = refusals.text_config(config)
+    text = text_config(config)
     stacks = _without_predictors(_find_stacks(tensors.values()), text)
-    main = stacks[0] if stacks else None
+    # A vision tower can be larger than the language model.
+    main = next((stack for stack in stacks if not is_aside(stack.prefix)), stacks[0] if stacks else None)
     outside = [info for info in tensors.values() if main is None or not info.name.startswith(f"{main.prefix}.")]
-    embedding, head = find_ends(outside, main.prefix if main else "", text.get("vocab_size"))
+    ends = [info for info in outside if not is_aside(info.name)]
+    embedding, head = find_ends(ends, main.prefix if main else "", text.get("vocab_size"))
     tied = head is None
+    towers = (
+        find_towers(
+            config,
+            tensors.values(),
+            prefix=main.prefix if main else "",
+            embedding=embedding.name.removesuffix(_WEIGHT) if embedding else "",
+            head=head.name.removesuffix(_WEIGHT) if head else "",
+            blocks=len(main.members),
+        )
+        if main
+        else ()
+    )
+    others = [stack.prefix for stack in stacks if stack is not main and not _is_within(stack.prefix, towers)]
     config = corrections.corrected(config, tensors, tied if main and embedding else None)
     transposed, odd = _orientation(main, tensors) if main else (False, "")
     linears, odd_experts = _linears(main, tensors, transposed, text, config) if main else ([], "")
@@ -320,7 +338,7 @@ def build_tree(config: dict[str, Any], tensors: Mapping[str, TensorInfo]) -> Mod
         or refusals.find(
             config,
             tensors,
-            prefixes=[stack.prefix for stack in stacks],
+            prefixes=[main.prefix, *others] if main else [],
             numbers=sorted(main.members) if main else [],
             weights=[linear.dtype for linear in linears],
         )
@@ -330,6 +348,7 @@ def build_tree(config: dict[str, Any], tensors: Mapping[str, TensorInfo]) -> Mod
         or _no_embedding(embedding, head, outside)
         or _too_many(main),
         left_out=tuple(sorted(adapters)),
+        towers=towers,
     )
 
 
@@ -342,13 +361,17 @@ def read_tensors(folder: Path, config: Mapping[str, Any]) -> dict[str, TensorInf
         ModelNotFound, CorruptFile: as `core.model.headers.read_folder`.
     """
     tensors = read_folder(folder)
-    if not any(part.get("tie_word_embeddings") is True for part in (config, refusals.text_config(config))):
+    if not any(part.get("tie_word_embeddings") is True for part in (config, text_config(config))):
         return tensors
     tree = build_tree(dict(config), tensors)
     embedding, head = tensors.get(f"{tree.embedding}{_WEIGHT}"), tensors.get(f"{tree.lm_head}{_WEIGHT}")
     if embedding is not None and head is not None and equal_bytes(folder, embedding, head):
         del tensors[head.name]
     return tensors
+
+
+def _is_within(path: str, towers: Iterable[Tower]) -> bool:
+    return any(f"{path}.".startswith(f"{tower.prefix}.") for tower in towers)
 
 
 def _too_many(stack: _Stack | None) -> str:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from PySide6.QtCore import QCoreApplication
 
 from core.model.context import context_length
-from core.model.refusals import text_config
+from core.model.towers import text_config
 from core.model.tree import ModelTree
 from core.wording import count, human
 

@@ -23,7 +23,7 @@ from core.formats.settings import CONFIG_FILES, is_integer_method, read_object, 
 from core.model.corrections import is_stale
 from core.model.folder import read_config
 from core.model.headers import TensorInfo
-from core.model.refusals import text_config
+from core.model.towers import text_config
 from core.model.tree import ModelTree, build_tree, read_tensors
 
 MODELOPT_FILE: Final = "hf_quant_config.json"

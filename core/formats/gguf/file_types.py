@@ -16,7 +16,7 @@ from core.errors import BadInput, UnsupportedModel
 from core.formats.gguf.types import FLOATS
 from core.model.architectures.table import WRITTEN_TO_GGUF, gguf_refusal
 from core.model.gguf_header import GgufHeader, read_gguf_header
-from core.model.refusals import text_config
+from core.model.towers import text_config
 from core.model.tree import ModelTree
 
 _OUTPUT: Final = "output.weight"

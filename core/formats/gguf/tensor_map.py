@@ -18,7 +18,6 @@ from torch import Tensor
 from core.errors import UnsupportedModel
 from core.formats.gguf.file import Entry
 from core.formats.gguf.rope import rope_entries
-from core.model import refusals
 from core.model.architectures.config import activation, complete, gguf_query_scalar, sliding_layers
 from core.model.architectures.rope import interleaved_rows
 from core.model.architectures.table import (
@@ -30,6 +29,7 @@ from core.model.architectures.table import (
     heads_key,
     shift_of,
 )
+from core.model.towers import text_config
 from core.model.tree import ModelTree
 
 _HINT: Final = "Choose another format, such as auto_round."
@@ -124,7 +124,7 @@ def written_architecture(config: Mapping[str, Any]) -> Architecture:
     Raises:
         UnsupportedModel: no GGUF files are written for it.
     """
-    model_type = str(refusals.text_config(config).get("model_type"))
+    model_type = str(text_config(config).get("model_type"))
     refusal = gguf_refusal(model_type)
     if refusal:
         raise UnsupportedModel(refusal, _HINT)
@@ -148,7 +148,7 @@ def map_tensors(tree: ModelTree, *, separate_head: bool = False) -> TensorMap:
         UnsupportedModel: an architecture, or a detail of one, that GGUF files cannot hold.
     """
     architecture = written_architecture(tree.config)
-    config = complete(architecture, refusals.text_config(tree.config))
+    config = complete(architecture, text_config(tree.config))
     _check(architecture, config)
     rope = rope_entries(architecture, config)
     base = tree.prefix.rpartition(".")[0]

@@ -22,8 +22,8 @@ from core.formats.gguf import sentencepiece
 from core.formats.gguf.byte_level import byte_level, is_byte_level
 from core.formats.gguf.file import Entry
 from core.formats.gguf.vocabulary import Tokens, added_tokens
-from core.model import refusals
 from core.model.tokenizer import END_MARKS, MAX_BYTES
+from core.model.towers import text_config
 
 _KEYS: Final = {
     "bos": "bos_token_id", "eos": "eos_token_id", "unk": "unknown_token_id", "sep": "seperator_token_id",
@@ -71,9 +71,9 @@ def tokenizer(folder: Path, config: Mapping[str, Any], rows: int, name: str) -> 
         CorruptFile: its files are invalid or contradict each other.
     """
     stamps = tuple((path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in _files(folder))
-    named = [(kind, _first(refusals.text_config(config).get(f"{kind}_token_id"))) for kind in _KEYS]
+    named = [(kind, _first(text_config(config).get(f"{kind}_token_id"))) for kind in _KEYS]
     named += [(kind, _first(config.get(f"{kind}_token_id"))) for kind in _KEYS]
-    named += [("ends", number) for part in (refusals.text_config(config), config) for number in _whole(part.get(_EOS))]
+    named += [("ends", number) for part in (text_config(config), config) for number in _whole(part.get(_EOS))]
     return _tokenizer(folder, stamps, tuple((kind, number) for kind, number in named if number is not None), rows, name)
 
 

@@ -117,7 +117,7 @@ def _outer_weights(source: _Source, skeleton: Skeleton, spec: ModelSpec) -> Oute
     norm = next(
         name.removesuffix(".weight")
         for name, _ in skeleton.model.named_parameters()
-        if name.endswith("norm.weight") and not name.startswith(skeleton.stack + ".")
+        if name.endswith("norm.weight") and not name.startswith((f"{skeleton.stack}.", *skeleton.towers))
     )
     # A tied head and the embedding use one copy of the weights.
     shared = skeleton.tree.tied and not source.quantized(head)

@@ -23,16 +23,10 @@ def tree_of(**config: Any) -> str:
         ("xlnet", "an encoder (xlnet)"),
         ("bart", "half of an encoder-decoder, its decoder (bart)"),
         ("gemma4_assistant", "a draft model"),
-        ("fuyu", "reads images (fuyu)"),
     ],
 )
 def test_other_kinds_of_models_are_refused_by_their_kind(model_type: str, kind: str) -> None:
     assert kind in tree_of(model_type=model_type)
-
-
-@pytest.mark.parametrize("key", ["vision_config", "audio_config", "vq_config", "audio_encoder_config"])
-def test_towers_of_the_config_are_refused(key: str) -> None:
-    assert "text-only models" in tree_of(model_type="some", **{key: {"hidden_size": 8}})
 
 
 def test_a_text_decoder_is_not_refused() -> None:

@@ -193,11 +193,7 @@ def llama_table(blocks: int = 2, prefix: str = "model") -> dict[str, tuple[int, 
 
 
 LLAMA = {"architectures": ["LlamaForCausalLM"], "model_type": "llama", "vocab_size": 160, "num_hidden_layers": 2}
-TOWER: dict[str, tuple[int, ...]] = {f"vision_tower.layers.{block}.fc.weight": (8, 8) for block in range(2)}
 REFUSED: dict[str, tuple[dict[str, Any], dict[str, tuple[int, ...]], str, str]] = {
-    "vision by config": ({"vision_config": {"hidden_size": 8}}, {}, "BF16", "vision tower"),
-    "audio by config": ({"audio_config": {"hidden_size": 8}}, {}, "BF16", "audio tower"),
-    "a tower": ({}, TOWER, "BF16", "a non-text tower, vision_tower.layers"),
     "a second stack": (
         {},
         {"model.adapters.0.weight": (8, 8)},
@@ -356,14 +352,14 @@ def test_the_tensors_of_a_block_are_cached() -> None:
     assert tree.block_tensors(2) == []
 
 
-def test_a_vision_model_of_transformers_is_unsupported(tmp_path: Path) -> None:
+def test_the_language_model_of_a_vision_model_is_found(tmp_path: Path) -> None:
     vision = {"hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2,
               "image_size": 28, "patch_size": 14}  # fmt: skip
     config = transformers.Gemma3Config(text_config=dict(SMALL), vision_config=vision, mm_tokens_per_image=4)
     transformers.Gemma3ForConditionalGeneration(config).save_pretrained(tmp_path)
     tree = tree_of(tmp_path)
-    assert "vision tower" in tree.refusal
-    assert (tree.blocks, len(tree.of_block(0))) == (3, 7)
+    assert (tree.refusal, tree.blocks, len(tree.of_block(0))) == ("", 3, 7)
+    assert {tower.kind for tower in tree.towers} == {"vision", "projector"}
 
 
 def test_an_encoder_decoder_of_transformers_is_unsupported(tmp_path: Path) -> None:
