@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from core.formats.config_names import ConfigLayout
+from core.formats.config_names import ConfigLayout, below
 from core.formats.packing import AUTO_ROUND, AUTO_ROUND_AWQ, AUTO_ROUND_GPTQ, GPTQ_V2, Packing
-from core.schemes import LayerScheme
+from core.schemes import UNTOUCHED, LayerScheme
 
 CONFIG_FILE = "quantization_config.json"
 
@@ -41,8 +41,8 @@ def settings(layout: ConfigLayout, packing: Packing) -> dict[str, Any]:
     """Return the `quantization_config`.
 
     `extra_config` contains the differences from the global scheme under exact module names; the reader takes other
-    names for regular expressions. A quantized lm_head is outside the blocks and is detected by its entry, which
-    therefore has every key.
+    names for regular expressions, as those of MTP modules are. A quantized lm_head is outside the blocks and is
+    detected by its entry, which therefore has every key.
     """
     default = layout.default
     extra: dict[str, dict[str, Any]] = {}
@@ -52,6 +52,7 @@ def settings(layout: ConfigLayout, packing: Packing) -> dict[str, Any]:
             extra[module] = difference
     for module, plan in layout.head:
         extra[module] = {**plan.scheme.to_json(), "data_type": "int"}
+    extra |= {below(module): {"bits": UNTOUCHED, "data_type": "float"} for module in layout.further}
     config = {
         "quant_method": "auto-round",
         "provider": "bitwright",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from core.errors import BadInput
-from core.formats.config_names import ConfigLayout, ModuleName, exactly
+from core.formats.config_names import ConfigLayout, ModuleName, below, exactly
 from core.formats.packing import AUTO_ROUND_AWQ
 from core.model.tree import ModelTree
 
@@ -25,6 +25,7 @@ def settings(layout: ConfigLayout, tree: ModelTree, module_name: ModuleName) -> 
     """
     default = layout.default
     skipped: dict[str, Any] = {f"-:{exactly(module)}": {} for module, plan in layout.named if not plan.scheme.quantized}
+    skipped |= {f"-:{below(module)}": {} for module in layout.towers}
     config: dict[str, Any] = {
         "quant_method": "awq",
         "provider": "bitwright",
@@ -65,4 +66,4 @@ def _left_out(layout: ConfigLayout, tree: ModelTree, module_name: ModuleName) ->
                 "Choose auto_round or auto_gptq.",
             )
     # A tied head has no tensor. Most readers exclude it in any case; AutoRound's requires an entry.
-    return sorted({*left, "lm_head"})
+    return sorted({*left, *layout.towers, "lm_head"})

@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from core.errors import BadInput, UnsupportedModel
+from core.model.towers import Tower
 from core.model.tree import LayerPlan
 from core.schemes import LayerScheme
 
@@ -29,11 +30,16 @@ class ConfigLayout:
         default: the scheme of most quantized linear layers.
         plans: (module name, plan) of all linear layers, in the order of the model.
         block_prefix: module that contains the numbered blocks, such as `model.layers`.
+        towers: modules that are copied, with names that no module with a quantized layer contains; see `tower_names`.
+        further: those of `towers` that predict further tokens (MTP). Engines load them as models with the config of the
+            whole checkpoint, and would expect quantized weights without an entry.
     """
 
     default: LayerScheme
     plans: tuple[tuple[str, LayerPlan], ...]
     block_prefix: str
+    towers: tuple[str, ...] = ()
+    further: tuple[str, ...] = ()
 
     @property
     def in_blocks(self) -> list[tuple[str, LayerPlan]]:
@@ -58,8 +64,11 @@ class ConfigLayout:
         return {plan.scheme for _, plan in self.plans if plan.scheme.quantized}
 
 
-def config_layout(plans: Sequence[LayerPlan], module_name: ModuleName) -> ConfigLayout:
+def config_layout(plans: Sequence[LayerPlan], module_name: ModuleName, towers: Sequence[Tower] = ()) -> ConfigLayout:
     """Build the `ConfigLayout` of a plan.
+
+    Args:
+        towers: parts of the checkpoint besides the language model.
 
     Raises:
         BadInput: no layer is quantized.
@@ -69,7 +78,34 @@ def config_layout(plans: Sequence[LayerPlan], module_name: ModuleName) -> Config
     counts = Counter(plan.scheme for _, plan in named if plan.scheme.quantized)
     if not counts:
         raise BadInput("No layer would be quantized: all stay in 16 bits.", "Choose 2, 3, 4 or 8 bits for some layers.")
-    return ConfigLayout(counts.most_common(1)[0][0], named, _block_prefix(named))
+    modules = [module for module, plan in named if plan.scheme.quantized]
+    return ConfigLayout(
+        counts.most_common(1)[0][0],
+        named,
+        _block_prefix(named),
+        tower_names(towers, modules),
+        tower_names([tower for tower in towers if tower.kind == "mtp"], modules),
+    )
+
+
+def tower_names(towers: Sequence[Tower], modules: Sequence[str]) -> tuple[str, ...]:
+    """Return a name for each tower that no quantized module contains.
+
+    Engines name the modules around a tower in different ways (`model.visual` is `visual` in vLLM), so the last part is
+    used if it is enough.
+    """
+    joined = "\n".join(modules)
+    names = []
+    for tower in towers:
+        last = tower.prefix.rpartition(".")[2]
+        usable = [name for name in (last, tower.prefix) if not name.isdecimal() and name not in joined]
+        names += usable[:1]
+    return tuple(dict.fromkeys(names))
+
+
+def below(module: str) -> str:
+    """Return a regular expression that matches the names of all modules below a module, wherever that is."""
+    return rf"^(?:.*\.)?{re.escape(module)}\..*$"
 
 
 def exactly(module: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from core.formats.config_names import ConfigLayout, exactly
+from core.formats.config_names import ConfigLayout, below, exactly
 from core.formats.packing import GPTQ, GPTQ_V2, Packing
 from core.model.plans import LayerPlan
 from core.schemes import LayerScheme
@@ -40,6 +40,7 @@ def settings(layout: ConfigLayout, packing: Packing, *, act_order: bool = False)
     default = layout.default
     named = [*layout.named, *_fused(layout), *layout.head]
     skipped: dict[str, Any] = {f"-:{exactly(module)}": {} for module, plan in named if not plan.scheme.quantized}
+    towers: dict[str, Any] = {f"-:{below(module)}": {} for module in layout.towers}
     changed = {
         f"+:{exactly(module)}": plan.scheme.to_json()
         for module, plan in named
@@ -64,8 +65,8 @@ def settings(layout: ConfigLayout, packing: Packing, *, act_order: bool = False)
         }
         heads = [module for module, _ in layout.head]
         config["modules_in_block_to_quantize"] = [sorted(kinds), *([heads] if heads else [])]
-    if skipped or changed:
-        config["dynamic"] = skipped | changed
+    if skipped or towers or changed:
+        config["dynamic"] = skipped | towers | changed
     return config
 
 

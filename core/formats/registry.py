@@ -90,7 +90,7 @@ def plan_packed(
         UnsupportedModel: the block structure of the loaded model differs from that of the checkpoint.
     """
     limits.check(name, tree, plans)
-    layout = config_layout(plans, module_name)
+    layout = config_layout(plans, module_name, tree.towers)
     quantized = {item.linear.name: item for item in plans if item.scheme.quantized}
     packing = _packing(name, layout)
     tensors, copied, experts = packed_tensors(tree, quantized, packing, separate=name in AUTO_ROUND)

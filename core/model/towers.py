@@ -116,6 +116,11 @@ def find_towers(
     )
 
 
+def tower_of(towers: Iterable[Tower], name: str) -> Tower | None:
+    """Return the tower that has a tensor; None for tensors of the language model."""
+    return next((tower for tower in towers if f"{name}.".startswith(f"{tower.prefix}.")), None)
+
+
 def _place(name: str, root: str, prefix: str, head: str, blocks: int, nested: bool) -> tuple[str, Kind] | None:
     """Return the path and the kind of the tower that has a tensor; None for tensors of the language model."""
     if name.startswith(f"{prefix}."):

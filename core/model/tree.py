@@ -32,7 +32,7 @@ from core.model.headers import DTYPE_BITS, TensorInfo, equal_bytes, read_folder
 from core.model.plans import LayerPlan as LayerPlan
 from core.model.plans import Plans, make_case, own_copy
 from core.model.tensor_part import TensorPart
-from core.model.towers import Tower, find_towers, is_aside, text_config
+from core.model.towers import Tower, find_towers, is_aside, text_config, tower_of
 from core.schemes import UNTOUCHED, LayerScheme
 
 _WEIGHT = ".weight"
@@ -317,7 +317,7 @@ def build_tree(config: dict[str, Any], tensors: Mapping[str, TensorInfo]) -> Mod
         if main
         else ()
     )
-    others = [stack.prefix for stack in stacks if stack is not main and not _is_within(stack.prefix, towers)]
+    others = [stack.prefix for stack in stacks if stack is not main and tower_of(towers, stack.prefix) is None]
     config = corrections.corrected(config, tensors, tied if main and embedding else None)
     transposed, odd = _orientation(main, tensors) if main else (False, "")
     linears, odd_experts = _linears(main, tensors, transposed, text, config) if main else ([], "")
@@ -368,10 +368,6 @@ def read_tensors(folder: Path, config: Mapping[str, Any]) -> dict[str, TensorInf
     if embedding is not None and head is not None and equal_bytes(folder, embedding, head):
         del tensors[head.name]
     return tensors
-
-
-def _is_within(path: str, towers: Iterable[Tower]) -> bool:
-    return any(f"{path}.".startswith(f"{tower.prefix}.") for tower in towers)
 
 
 def _too_many(stack: _Stack | None) -> str:

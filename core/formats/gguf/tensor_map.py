@@ -7,6 +7,7 @@ refused. Works on names, shapes and the config; types and bytes are in `core.for
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -29,7 +30,7 @@ from core.model.architectures.table import (
     heads_key,
     shift_of,
 )
-from core.model.towers import text_config
+from core.model.towers import text_config, tower_of
 from core.model.tree import ModelTree
 
 _HINT: Final = "Choose another format, such as auto_round."
@@ -155,7 +156,7 @@ def map_tensors(tree: ModelTree, *, separate_head: bool = False) -> TensorMap:
     mapped: list[MappedTensor] = []
     left_out = []
     for source, info in tree.tensors.items():
-        if source.endswith(_BUFFERS) or _predicts_further(tree, source):
+        if source.endswith(_BUFFERS) or tower_of(tree.towers, source) is not None:
             left_out.append(source)
             continue
         name = architecture.gguf_name(source, base, tree.lm_head or "lm_head")
@@ -171,14 +172,6 @@ def map_tensors(tree: ModelTree, *, separate_head: bool = False) -> TensorMap:
     _check_shapes(architecture, config, mapped, tree.blocks)
     notes = (*rope.notes, *_notes(architecture, config, tree.blocks), *_left(tree, left_out))
     return TensorMap(architecture, config, tuple(mapped), rope.tensors, rope.entries, tuple(left_out), notes)
-
-
-def _predicts_further(tree: ModelTree, source: str) -> bool:
-    """Return whether a tensor belongs to multi-token prediction (MTP), which the model does not need."""
-    if "mtp" in source.split("."):
-        return True
-    number = source.removeprefix(f"{tree.prefix}.").partition(".")[0]
-    return source.startswith(f"{tree.prefix}.") and number.isdecimal() and int(number) >= tree.blocks
 
 
 def _is_written(gguf: GgufRules, name: str) -> bool:
@@ -281,10 +274,17 @@ def _check_shapes(architecture: Architecture, config: dict[str, Any], mapped: li
 
 
 def _left(tree: ModelTree, left_out: list[str]) -> list[str]:
-    further = [name for name in left_out if _predicts_further(tree, name)]
-    if not further:
-        return []
-    return [f"{len(further)} tensors that predict further tokens (MTP) have no place in the file and are left out."]
+    counts = Counter(tower.kind for name in left_out if (tower := tower_of(tree.towers, name)) is not None)
+    further, others = counts.pop("mtp", 0), counts.total()
+    notes = []
+    if further:
+        notes.append(f"{further} tensors that predict further tokens (MTP) have no place in the file and are left out.")
+    if others:
+        notes.append(
+            f"{others} tensors of towers and projectors are left out, so the file holds the language model alone. "
+            "llama.cpp reads them from a separate file (mmproj)."
+        )
+    return notes
 
 
 def _notes(architecture: Architecture, config: dict[str, Any], blocks: int) -> list[str]:

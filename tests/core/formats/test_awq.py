@@ -62,7 +62,7 @@ def test_all_matrices_in_16_bits_are_listed(tmp_path: Path) -> None:
     tensors = llama_tensors() | {"vision.patches.weight": torch.zeros(32, 32)}
     tree = open_tree(save_source(tmp_path, tensors, LLAMA_CONFIG))
     config = plan_for(tree, "auto_awq", bits_map(A4))[0].config()
-    assert config["modules_to_not_convert"] == ["lm_head", "vision.patches"]
+    assert config["modules_to_not_convert"] == ["lm_head", "vision", "vision.patches"]
 
 
 def test_a_layer_whose_name_is_part_of_another_cannot_stay_in_16_bits(tmp_path: Path) -> None:
