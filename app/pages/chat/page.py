@@ -209,17 +209,19 @@ class ChatPage(QWidget):
             single.conversation.model or single.selection.label,
             single.panel.system,
             path,
+            self.store,
             self._context,
             self._export,
         )
 
     def import_from(self, path: str) -> None:
         """Read a conversation from a JSON file, save it and show it."""
-        conversation = import_export.imported(path, self._context, self._import)
-        if conversation is not None:
-            self.show_mode(ONE)
-            self.store.save_later(conversation)
-            self.show_conversation(conversation)
+        import_export.import_file(path, self.store, self._context, self._take_imported, self._import)
+
+    def _take_imported(self, conversation: Conversation) -> None:
+        self.show_mode(ONE)
+        self.store.save_later(conversation)
+        self.show_conversation(conversation)
 
     def _export(self) -> None:
         import_export.choose_export_path(self, self.single.conversation.name, self.save_to)

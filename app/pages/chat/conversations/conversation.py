@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
+from app.pages.chat.conversations.picture_files import display_name
 from core.inference.generation.reply import Statistics
 
 Role = Literal["user", "assistant"]
@@ -24,6 +25,7 @@ class Message:
     Attributes:
         id: number in the conversation; parent: id of the previous message, None for the first.
         text: the text; thinking: the reasoning before it.
+        pictures: absolute paths of the attached pictures, which stand before the text.
         model: short name of the model that generated it, "" for a user's message.
         figures: statistics of an answer; None for a user's message, and while an answer is being generated.
         sampling: the sampling settings of an answer, including the seed.
@@ -37,6 +39,7 @@ class Message:
     model: str = ""
     figures: Statistics | None = None
     sampling: dict[str, Any] = field(default_factory=dict)
+    pictures: tuple[str, ...] = ()
 
 
 class Conversation:
@@ -74,11 +77,13 @@ class Conversation:
 
     @property
     def name(self) -> str:
-        """The title, or the beginning of the first message."""
+        """The title, or the beginning of the first message; for one without text, the name of its first picture."""
         if self.title:
             return self.title
-        first = next((message.text for message in self._walk() if message.role == "user"), "")
-        words = " ".join(first.split())
+        first = next((message for message in self._walk() if message.role == "user"), None)
+        words = " ".join(first.text.split()) if first is not None else ""
+        if first is not None and first.pictures and not words:
+            words = display_name(first.pictures[0])
         return words if len(words) <= LONGEST_TITLE else words[: LONGEST_TITLE - 1].rstrip() + "\N{HORIZONTAL ELLIPSIS}"
 
     def path(self) -> list[Message]:
@@ -93,10 +98,10 @@ class Conversation:
             found = message
         return found
 
-    def add(self, role: Role, text: str) -> Message:
+    def add(self, role: Role, text: str, pictures: tuple[str, ...] = ()) -> Message:
         """Add a message at the end of the shown branch."""
         last = self.last
-        return self.put(Message(self._next, None if last is None else last.id, role, text))
+        return self.put(Message(self._next, None if last is None else last.id, role, text, pictures=pictures))
 
     def put(self, message: Message) -> Message:
         """Add a message with its own id and parent, and show it. The parent must exist and the id be new."""
@@ -107,9 +112,9 @@ class Conversation:
         self.updated = time.time()
         return message
 
-    def branch(self, message: Message, text: str) -> Message:
+    def branch(self, message: Message, text: str, pictures: tuple[str, ...] = ()) -> Message:
         """Add an edited version of a message as a sibling; the messages after the original stay with it."""
-        return self.put(Message(self._next, message.parent, message.role, text))
+        return self.put(Message(self._next, message.parent, message.role, text, pictures=pictures))
 
     def drop_last(self) -> None:
         """Remove the last message, which must be a leaf; an earlier sibling is shown again."""
@@ -151,19 +156,23 @@ class Conversation:
         while self._children.get(at):
             at = self._shown.setdefault(at, self._children[at][-1])
 
-    def prompt(self, system: str = "") -> list[dict[str, str]]:
+    def prompt(self, system: str = "", *, pictures: bool = True) -> list[dict[str, Any]]:
         """Return the messages for a chat template: the system prompt and the shown branch, without reasoning.
 
         Empty messages are omitted and adjacent messages of one role joined, as many templates reject repeated roles.
+        Pictures are in the key `pictures` of messages that have some, unless `pictures` is False.
         """
-        found: list[dict[str, str]] = [{"role": "system", "content": system}] if system.strip() else []
+        found: list[dict[str, Any]] = [{"role": "system", "content": system}] if system.strip() else []
         for message in self._walk():
-            if not message.text.strip():
+            shown = message.pictures if pictures else ()
+            if not message.text.strip() and not shown:
                 continue
-            if found and found[-1]["role"] == message.role:
-                found[-1]["content"] += f"\n\n{message.text}"
-            else:
+            if not found or found[-1]["role"] != message.role:
                 found.append({"role": message.role, "content": message.text})
+            elif message.text.strip():
+                found[-1]["content"] = "\n\n".join(filter(None, (found[-1]["content"], message.text)))
+            if shown:
+                found[-1]["pictures"] = (*found[-1].get("pictures", ()), *shown)
         return found
 
     def to_markdown(self, title: str, system: str = "") -> str:
@@ -173,7 +182,8 @@ class Conversation:
             parts.append(f"**System prompt**\n\n{system.strip()}")
         for message in self._walk():
             who = "You" if message.role == "user" else message.model or title
-            parts.append(f"**{who}**\n\n{message.text.strip()}")
+            names = [f"*Picture: {display_name(path)}*" for path in message.pictures]
+            parts.append("\n\n".join([f"**{who}**", *names, message.text.strip()]).strip())
         return "\n\n".join(parts) + "\n"
 
     def _walk(self) -> Iterator[Message]:

@@ -16,6 +16,7 @@ from typing import Any, Final
 
 from app.pages.chat.conversations.conversation import Conversation
 from app.pages.chat.conversations.json_format import from_json
+from app.pages.chat.conversations.picture_files import PICTURES, PictureFiles, display_name
 from core.errors import BitwrightError, CorruptFile, OutputProblem
 from core.files import json_bytes, read_json
 from core.home import home
@@ -60,9 +61,10 @@ class ConversationFiles:
 
     def __init__(self, folder: Path | None = None) -> None:
         self.folder = folder or home() / "conversations"
+        self.pictures = PictureFiles(self.folder / PICTURES)
 
     def list(self) -> ConversationListing:
-        """Return all conversations; remove those that were deleted long ago."""
+        """Return all conversations; remove those that were deleted long ago, and pictures that none uses."""
         self._forget_deleted()
         found: list[ConversationSummary] = []
         broken: list[tuple[str, str]] = []
@@ -83,7 +85,7 @@ class ConversationFiles:
         Raises:
             CorruptFile: it is missing or incomplete.
         """
-        return from_json(read_json(self._path(identity)), identity)
+        return from_json(read_json(self._path(identity)), identity, self.pictures)
 
     def save(self, identity: str, value: Mapping[str, Any]) -> None:
         """Write a conversation (`json_format.to_json`) and replace an older version.
@@ -107,7 +109,7 @@ class ConversationFiles:
             CorruptFile, OutputProblem: it cannot be read or written.
         """
         value = read_json(self._path(identity))
-        conversation = from_json(value, identity)
+        conversation = from_json(value, identity, self.pictures)
         conversation.title = value["title"] = title
         self.save(identity, value)
         return summary_of(conversation)
@@ -152,11 +154,15 @@ class ConversationFiles:
             for path in (self.folder / DELETED).glob("*.json"):
                 if path.stat().st_mtime < limit:
                     path.unlink()
+            used = [*self.folder.glob("*.json"), *(self.folder / DELETED).glob("*.json")]
+            self.pictures.sweep(used, KEPT_DAYS)
 
 
 def summary_of(conversation: Conversation) -> ConversationSummary:
     """Return the summary of a conversation."""
-    texts = [conversation.name, conversation.model, *(message.text for message in conversation)]
+    texts = [conversation.name, conversation.model]
+    for message in conversation:
+        texts += [message.text, *map(display_name, message.pictures)]
     words = "\n".join(texts)[:_SEARCHED].casefold()
     return ConversationSummary(
         conversation.id, conversation.name, conversation.model, conversation.updated, len(conversation), words

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Final
 
 from PySide6.QtCore import QCoreApplication, Qt
 from PySide6.QtWidgets import QFileDialog, QWidget
 
 from app.pages.chat.conversations.conversation import Conversation, new_id
 from app.pages.chat.conversations.json_format import from_json, to_json
+from app.pages.chat.conversations.picture_files import PictureFiles, embed, extract
+from app.pages.chat.conversations.store import ConversationStore
 from app.shared.context import Context, Remedy
 from core.errors import BitwrightError
 from core.files import json_bytes, read_json
@@ -18,6 +21,9 @@ from core.private_files import write_private
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+MOST_IMPORTED: Final = 512 << 20
+"""Maximum size of an imported file in bytes; its pictures are part of it."""
 
 
 def _tr(text: str) -> str:
@@ -44,30 +50,61 @@ def choose_import_path(parent: QWidget, then: Callable[[str], object]) -> None:
 
 
 def export(
-    conversation: Conversation, title: str, system: str, path: str, context: Context, again: Callable[[], object]
+    conversation: Conversation,
+    title: str,
+    system: str,
+    path: str,
+    store: ConversationStore,
+    context: Context,
+    again: Callable[[], object],
 ) -> None:
-    """Write a conversation: all branches for `.json`, otherwise the shown branch as Markdown."""
-    try:
-        if path.lower().endswith(".json"):
-            write_private(Path(path), json_bytes(to_json(conversation)))
-        else:
-            write_private(Path(path), conversation.to_markdown(title, system).encode("utf-8", errors="replace"))
-    except OSError as error:
-        reason = BitwrightError(f"{path} cannot be written: {error.strerror}.", _tr("Choose another location."))
-        context.report(reason, Remedy(_tr("Save again"), again))
+    """Write a conversation in the background: all branches and pictures for `.json`, otherwise the shown branch."""
+    if path.lower().endswith(".json"):
+        value = to_json(conversation)
+        write = partial(_write_json, Path(path), value, store.pictures.folder)
     else:
-        context.show_message(_tr("Saved as {path}").format(path=path))
+        text = conversation.to_markdown(title, system).encode("utf-8", errors="replace")
+        write = partial(_write, Path(path), text)
+    store.run(
+        write,
+        lambda _none: context.show_message(_tr("Saved as {path}").format(path=path)),
+        lambda error: context.report(error, Remedy(_tr("Save again"), again)),
+    )
 
 
-def imported(path: str, context: Context, again: Callable[[], object]) -> Conversation | None:
-    """Return the conversation of a file as a new one; None after an error, which is reported."""
+def import_file(
+    path: str,
+    store: ConversationStore,
+    context: Context,
+    then: Callable[[Conversation], object],
+    again: Callable[[], object],
+) -> None:
+    """Read the conversation of a file as a new one in the background, and call `then` with it."""
+
+    def done(conversation: Conversation) -> None:
+        context.show_message(_tr("Imported {name}").format(name=conversation.name))
+        then(conversation)
+
+    store.run(
+        partial(_read, Path(path), store.pictures),
+        done,
+        lambda error: context.report(error, Remedy(_tr("Choose another file"), again)),
+    )
+
+
+def _write_json(path: Path, value: dict[str, Any], pictures: Path) -> None:
+    _write(path, json_bytes(embed(value, pictures)))
+
+
+def _write(path: Path, data: bytes) -> None:
     try:
-        conversation = from_json(read_json(Path(path)), new_id())
-    except BitwrightError as error:
-        context.report(error, Remedy(_tr("Choose another file"), again))
-        return None
-    context.show_message(_tr("Imported {name}").format(name=conversation.name))
-    return conversation
+        write_private(path, data)
+    except OSError as error:
+        raise BitwrightError(f"{path} cannot be written: {error.strerror}.", _tr("Choose another location.")) from error
+
+
+def _read(path: Path, pictures: PictureFiles) -> Conversation:
+    return from_json(extract(read_json(path, MOST_IMPORTED), pictures), new_id(), pictures)
 
 
 def _dialog(parent: QWidget, title: str, filters: Sequence[str]) -> QFileDialog:

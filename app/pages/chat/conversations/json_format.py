@@ -7,23 +7,26 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, Final
 
 from app.pages.chat.conversations.conversation import Conversation, Message
+from app.pages.chat.conversations.picture_files import PictureFiles
 from core.codec import decode, encode
 from core.errors import CorruptFile
 from core.inference.generation.reply import Statistics
 
-VERSION: Final = 1
+VERSION: Final = 2
+"""Version 2 has pictures. A conversation without pictures is written as version 1, which older programs read."""
 _KIND: Final = "bitwright-conversation"
 
 
 def to_json(conversation: Conversation) -> dict[str, Any]:
-    """Return a conversation as JSON values."""
+    """Return a conversation as JSON values. A picture is represented by the name of its copy (`PictureFiles`)."""
     shown = {message.id for message in conversation.path()}
     return {
         "kind": _KIND,
-        "version": VERSION,
+        "version": VERSION if any(message.pictures for message in conversation) else 1,
         "id": conversation.id,
         "title": conversation.title,
         "created": conversation.created,
@@ -34,26 +37,27 @@ def to_json(conversation: Conversation) -> dict[str, Any]:
     }
 
 
-def from_json(value: Any, identity: str = "") -> Conversation:
+def from_json(value: Any, identity: str = "", pictures: PictureFiles | None = None) -> Conversation:
     """Return the conversation of a JSON value: from `to_json`, or a list of messages with `role` and `content`.
 
     Args:
         value: the JSON value.
         identity: the new id; "" keeps the stored one or generates one.
+        pictures: the folder with the copies of its pictures; None for the default one.
 
     Raises:
         CorruptFile: it is not a conversation.
     """
     if isinstance(value, Mapping) and value.get("kind") == _KIND:
-        return _own(value, identity)
+        return _own(value, identity, pictures or PictureFiles())
     messages = value.get("messages") if isinstance(value, Mapping) else value
     if not isinstance(messages, list) or not messages:
         raise CorruptFile("This file contains no conversation.", "Choose a conversation that was exported as JSON.")
     return _foreign(messages, identity)
 
 
-def _own(value: Mapping[str, Any], identity: str) -> Conversation:
-    if value.get("version") != VERSION:
+def _own(value: Mapping[str, Any], identity: str, pictures: PictureFiles) -> Conversation:
+    if value.get("version") not in (1, VERSION):
         raise CorruptFile(
             f"This conversation has version {value.get('version')!r}, which this version of Bitwright cannot read.",
             "Update Bitwright, or export the conversation again.",
@@ -65,7 +69,7 @@ def _own(value: Mapping[str, Any], identity: str) -> Conversation:
     shown: Message | None = None
     try:
         for entry in value["messages"]:
-            message = _read(entry)
+            message = _read(entry, pictures)
             if not _fits(conversation, message):
                 raise ValueError("a message has no valid parent")
             conversation.put(message)
@@ -100,14 +104,17 @@ def _message(message: Message, shown: bool) -> dict[str, Any]:
     for name in ("thinking", "model", "sampling"):
         if getattr(message, name):
             found[name] = getattr(message, name)
+    if message.pictures:
+        found["pictures"] = [Path(path).name for path in message.pictures]
     if message.figures is not None:
         found["figures"] = encode(message.figures)
     return found
 
 
-def _read(entry: Any) -> Message:
+def _read(entry: Any, pictures: PictureFiles) -> Message:
     role, figures, sampling = entry["role"], entry.get("figures"), entry.get("sampling", {})
-    if role not in ("user", "assistant") or not isinstance(sampling, dict):
+    attached = entry.get("pictures", [])
+    if role not in ("user", "assistant") or not isinstance(sampling, dict) or not isinstance(attached, list):
         raise ValueError("a message has an unknown form")
     parent = entry["parent"]
     return Message(
@@ -119,6 +126,7 @@ def _read(entry: Any) -> Message:
         model=_word(entry, "model"),
         figures=None if figures is None else _statistics(figures),
         sampling=sampling,
+        pictures=tuple(pictures.path(stored) for stored in attached),
     )
 
 

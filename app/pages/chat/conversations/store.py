@@ -10,18 +10,20 @@ import logging
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from PySide6.QtCore import QObject, Qt, QTimer, Signal
 
 from app.pages.chat.conversations.conversation import Conversation
 from app.pages.chat.conversations.files import ConversationFiles, ConversationListing, ConversationSummary, summary_of
 from app.pages.chat.conversations.json_format import to_json
+from app.pages.chat.conversations.picture_files import PictureFiles
 from core.errors import BitwrightError
 
 SAVE_MS: Final = 800
 """Minimum interval between writes of a streamed answer."""
 
+T = TypeVar("T")
 _log = logging.getLogger(__name__)
 
 
@@ -68,6 +70,17 @@ class ConversationStore(QObject):
     def folder(self) -> str:
         """The folder of the files."""
         return str(self._store.folder)
+
+    @property
+    def pictures(self) -> PictureFiles:
+        """The pictures of the conversations."""
+        return self._store.pictures
+
+    def run(
+        self, work: Callable[[], T], then: Callable[[T], object], failed: Callable[[BitwrightError], object]
+    ) -> None:
+        """Call `work` in the background thread, and `then` or `failed` with its result or its `BitwrightError`."""
+        self._do(work, then, failed)
 
     def reload(self) -> None:
         """Read the list again."""
@@ -164,21 +177,30 @@ class ConversationStore(QObject):
     def _saved(self, _none: object) -> None:
         self._said = ""
 
-    def _do(self, work: Callable[[], Any], then: Callable[[Any], object]) -> None:
+    def _do(
+        self,
+        work: Callable[[], Any],
+        then: Callable[[Any], object],
+        failed: Callable[[BitwrightError], object] | None = None,
+    ) -> None:
         def finished(future: Future[Any]) -> None:
             with contextlib.suppress(RuntimeError):  # the window is closed; the file was written
-                self._done.emit((future, then))
+                self._done.emit((future, then, failed or self._tell))
 
         self._worker.submit(work).add_done_callback(finished)
 
-    def _call_back(self, done: tuple[Future[Any], Callable[[Any], object]]) -> None:
-        future, then = done
+    def _call_back(self, done: tuple[Future[Any], Callable[[Any], object], Callable[[BitwrightError], object]]) -> None:
+        future, then, failed = done
         error = future.exception()
         if error is None:
             then(future.result())
         elif not isinstance(error, BitwrightError):
             raise error
-        elif error.message != self._said:  # a full disk is reported once, not with every write
+        else:
+            failed(error)
+
+    def _tell(self, error: BitwrightError) -> None:
+        if error.message != self._said:  # a full disk is reported once, not with every write
             self._said = error.message
             _log.warning("%s", error)
             self.failed.emit(error)

@@ -312,9 +312,13 @@ def test_a_conversation_is_saved_as_markdown(page: ChatPage, calls: ScriptedCall
     asked(page, calls)
     answered(page, calls)
     page.save_to(str(tmp_path / "talk.md"))
+    page.store.wait()
     assert (tmp_path / "talk.md").read_text(encoding="utf-8").endswith("**You**\n\nhello\n\n**tiny-4bit**\n\nhi\n")
 
 
-def test_a_place_that_cannot_be_written_is_reported(page: ChatPage, tmp_path: Path, reports: list[Any]) -> None:
+def test_a_place_that_cannot_be_written_is_reported(
+    page: ChatPage, tmp_path: Path, reports: list[Any], qtbot: QtBot
+) -> None:
     page.save_to(str(tmp_path / "missing" / "talk.md"))
+    qtbot.waitUntil(lambda: bool(reports))
     assert "cannot be written" in reports[-1][0].message

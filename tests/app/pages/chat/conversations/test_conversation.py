@@ -206,3 +206,44 @@ def test_markdown_names_the_model_of_each_answer(conversation: Conversation) -> 
     assert conversation.last is not None
     conversation.last.model = "small"
     assert "**small**\n\nhi" in conversation.to_markdown("big")
+
+
+# --- pictures ---
+
+CAT, DOG = f"/pictures/{'0' * 64}-cat.png", f"/pictures/{'1' * 64}-dog.png"
+
+
+def test_a_message_of_pictures_alone_is_sent() -> None:
+    conversation = Conversation()
+    conversation.add("user", "", (CAT,))
+    assert conversation.prompt() == [{"role": "user", "content": "", "pictures": (CAT,)}]
+
+
+def test_joined_questions_keep_their_pictures() -> None:
+    conversation = Conversation()
+    conversation.add("user", "", (CAT,))
+    conversation.add("user", "And this?", (DOG,))
+    assert conversation.prompt() == [{"role": "user", "content": "And this?", "pictures": (CAT, DOG)}]
+
+
+def test_pictures_can_be_left_out_of_a_prompt() -> None:
+    conversation = Conversation()
+    conversation.add("user", "Who is this?", (CAT,))
+    assert conversation.prompt(pictures=False) == [{"role": "user", "content": "Who is this?"}]
+
+
+def test_another_wording_has_pictures_of_its_own(conversation: Conversation) -> None:
+    other = conversation.branch(conversation.path()[0], "hello", (CAT,))
+    assert (conversation.siblings(other)[0].pictures, other.pictures) == ((), (CAT,))
+
+
+def test_a_conversation_without_words_is_called_by_its_first_picture() -> None:
+    conversation = Conversation()
+    conversation.add("user", "", (CAT, DOG))
+    assert conversation.name == "cat.png"
+
+
+def test_markdown_names_the_pictures() -> None:
+    conversation = Conversation()
+    conversation.add("user", "Who?", (CAT, DOG))
+    assert conversation.to_markdown("t").endswith("**You**\n\n*Picture: cat.png*\n\n*Picture: dog.png*\n\nWho?\n")

@@ -134,3 +134,65 @@ def test_all_words_must_occur(store: ConversationFiles) -> None:
 def test_an_empty_search_finds_all(store: ConversationFiles) -> None:
     saved(store, "hello")
     assert len(matching(store.list().summaries, "  ")) == 1
+
+
+def with_picture(store: ConversationFiles, data: bytes) -> tuple[Conversation, Path]:
+    """A saved conversation with a picture that was attached long ago."""
+    picture = store.pictures.put(data, "cat.png", "png")
+    long_ago = time.time() - (KEPT_DAYS + 1) * 86_400
+    os.utime(picture, (long_ago, long_ago))
+    conversation = Conversation()
+    conversation.add("user", "", (str(picture),))
+    store.save(conversation.id, to_json(conversation))
+    return conversation, picture
+
+
+def forgotten(store: ConversationFiles, conversation: Conversation) -> None:
+    """Delete a conversation as if it had been long ago."""
+    store.remove(conversation.id)
+    long_ago = time.time() - (KEPT_DAYS + 1) * 86_400
+    os.utime(store.folder / "deleted" / f"{conversation.id}.json", (long_ago, long_ago))
+    store.list()
+
+
+def test_a_picture_comes_back_with_its_conversation(store: ConversationFiles) -> None:
+    conversation, picture = with_picture(store, b"cat")
+    assert store.load(conversation.id).path()[0].pictures == (str(picture),)
+
+
+def test_the_picture_of_a_used_or_recently_deleted_conversation_stays(store: ConversationFiles) -> None:
+    conversation, picture = with_picture(store, b"cat")
+    store.list()
+    store.remove(conversation.id)
+    store.list()
+    assert picture.exists()
+
+
+def test_the_picture_of_a_forgotten_conversation_is_removed(store: ConversationFiles) -> None:
+    conversation, picture = with_picture(store, b"cat")
+    forgotten(store, conversation)
+    assert not picture.exists()
+
+
+def test_a_picture_that_another_conversation_uses_stays(store: ConversationFiles) -> None:
+    first, picture = with_picture(store, b"cat")
+    with_picture(store, b"cat")
+    forgotten(store, first)
+    assert picture.exists()
+
+
+def test_the_picture_of_an_unreadable_conversation_stays(store: ConversationFiles) -> None:
+    conversation, picture = with_picture(store, b"cat")
+    path = store.folder / f"{conversation.id}.json"
+    path.write_bytes(path.read_bytes()[:-8])
+    store.list()
+    assert picture.exists()
+
+
+def test_only_copies_of_pictures_are_removed(store: ConversationFiles) -> None:
+    conversation, picture = with_picture(store, b"cat")
+    other = picture.with_name("holiday.png")
+    other.write_bytes(b"mine")
+    os.utime(other, (0, 0))
+    forgotten(store, conversation)
+    assert other.exists()

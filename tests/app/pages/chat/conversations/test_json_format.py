@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 
 from app.pages.chat.conversations.conversation import Conversation
 from app.pages.chat.conversations.json_format import from_json, to_json
+from app.pages.chat.conversations.picture_files import PictureFiles
 from core.errors import CorruptFile
 from core.inference.generation.reply import Statistics
 
@@ -105,8 +107,9 @@ def own(*messages: Any, **changes: Any) -> dict[str, Any]:
     "value",
     [
         None, 7, "text", [], {}, {"messages": "none"}, [{"role": "tool", "content": "x"}], [{"role": "user"}],
-        {"messages": [3]}, own(entry(), version=2), own(entry(), entry()), own(entry(parent=5)), own(entry(parent=0)),
+        {"messages": [3]}, own(entry(), version=3), own(entry(), entry()), own(entry(parent=5)), own(entry(parent=0)),
         own(entry(id=-1)), own(entry(id="0")), own(entry(role="system")), own(7), own(entry(sampling=3)),
+        own(entry(pictures=3)), own(entry(pictures=[3])), own(entry(pictures=["../x.png"])),
         {"kind": "bitwright-conversation", "version": 1},
     ],
 )  # fmt: skip
@@ -119,3 +122,22 @@ def test_odd_values_on_the_side_do_no_harm() -> None:
     conversation = from_json(own(entry(figures={"tokens": "many"}, thinking=3), title=5, updated="never"))
     assert conversation.title == ""
     assert next(iter(conversation)).figures == Statistics()
+
+
+PICTURE = f"{'0' * 64}-cat.png"
+
+
+def test_a_picture_is_stored_by_the_name_of_its_copy(tmp_path: Path) -> None:
+    conversation = Conversation()
+    conversation.add("user", "", (str(tmp_path / PICTURE),))
+    value = to_json(conversation)
+    assert value["messages"][0]["pictures"] == [PICTURE]
+    found = from_json(value, pictures=PictureFiles(tmp_path / "moved"))
+    assert found.path()[0].pictures == (str(tmp_path / "moved" / PICTURE),)
+
+
+def test_only_a_conversation_with_pictures_has_the_version_that_older_programs_refuse(tmp_path: Path) -> None:
+    conversation = branched()
+    assert to_json(conversation)["version"] == 1
+    conversation.add("user", "", (str(tmp_path / PICTURE),))
+    assert to_json(conversation)["version"] == 2

@@ -274,10 +274,13 @@ def test_a_disk_that_cannot_be_written_is_told_once(
 # --- in and out ---
 
 
-def test_export_as_json_holds_all_branches(talked: ChatPage, calls: ScriptedCalls, tmp_path: Path) -> None:
+def test_export_as_json_holds_all_branches(
+    talked: ChatPage, calls: ScriptedCalls, tmp_path: Path, qtbot: QtBot
+) -> None:
     talked.single.regenerate()
     answered(talked, calls, "again?")
     talked.save_to(str(tmp_path / "talk.json"))
+    settle(talked, qtbot)
     value = json.loads((tmp_path / "talk.json").read_text(encoding="utf-8"))
     assert [message["text"] for message in value["messages"]] == ["second", "yes?", "again?"]
 
@@ -286,13 +289,17 @@ def test_an_exported_conversation_can_be_imported(talked: ChatPage, tmp_path: Pa
     talked.save_to(str(tmp_path / "talk.json"))
     talked.import_from(str(tmp_path / "talk.json"))
     settle(talked, qtbot)
+    settle(talked, qtbot)
     assert bubbles(talked) == ["second", "yes?"]
     assert len(files()) == 3
 
 
-def test_a_file_without_a_conversation_is_told(talked: ChatPage, tmp_path: Path, reports: list[Any]) -> None:
+def test_a_file_without_a_conversation_is_told(
+    talked: ChatPage, tmp_path: Path, reports: list[Any], qtbot: QtBot
+) -> None:
     (tmp_path / "other.json").write_text('{"bits": 4}')
     talked.import_from(str(tmp_path / "other.json"))
+    settle(talked, qtbot)
     assert "no conversation" in reports[-1][0].message
     assert reports[-1][1].text == "Choose another file"
     assert bubbles(talked) == ["second", "yes?"]
