@@ -1,8 +1,9 @@
 """Conversion between dataclasses and JSON values, driven by type annotations.
 
 Events and the messages of the window's child process are encoded with it. Supports what their fields use: the types of
-JSON, nested dataclasses, tuples, lists, mappings with text keys, paths, literals and unions. JSON has no NaN and no
-infinities: both are encoded as null, which a `float` field decodes as NaN.
+JSON, nested dataclasses, typed dictionaries, tuples, lists, mappings with text keys, paths, literals and unions. A
+`Sequence` is decoded as a tuple. JSON has no NaN and no infinities: both are encoded as null, which a `float` field
+decodes as NaN.
 """
 
 from __future__ import annotations
@@ -10,10 +11,10 @@ from __future__ import annotations
 import functools
 import math
 import types
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
+from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints, is_typeddict
 
 T = TypeVar("T")
 Decoder = Callable[[Any], Any]
@@ -69,6 +70,8 @@ def _decoder(kind: Any) -> Decoder:
         return functools.partial(_exact, kind)
     if is_dataclass(kind):
         return _dataclass_decoder(cast("type", kind))
+    if is_typeddict(kind):
+        return _typed_dict_decoder(kind)
     origin, arguments = get_origin(kind), get_args(kind)
     if origin is Literal:
         return functools.partial(_literal, arguments)
@@ -76,8 +79,8 @@ def _decoder(kind: Any) -> Decoder:
         return functools.partial(_union, tuple((option, _decoder(option)) for option in arguments))
     if origin is tuple and arguments[1:] != (...,):
         return functools.partial(_fixed_tuple, tuple(map(_decoder, arguments)))
-    if origin in (tuple, list):
-        return functools.partial(_sequence, origin, _decoder(arguments[0]))
+    if origin in (tuple, list, Sequence):
+        return functools.partial(_sequence, list if origin is list else tuple, _decoder(arguments[0]))
     if origin in (dict, Mapping) and arguments[0] is str:
         return functools.partial(_mapping, _decoder(arguments[1]))
     raise TypeError(f"fields of type {kind} cannot be decoded")
@@ -99,6 +102,25 @@ def _dataclass_decoder(kind: type) -> Decoder:
         return kind(**found)
 
     return decode_fields
+
+
+def _typed_dict_decoder(kind: Any) -> Decoder:
+    decoders = {name: _decoder(hint) for name, hint in get_type_hints(kind).items()}
+
+    def decode_items(value: Any) -> Any:
+        missing = sorted(kind.__required_keys__ - _exact(dict, value).keys())
+        if missing:
+            raise TypeError(f"{kind.__name__}: {missing[0]} is missing")
+        found = {}
+        for name, item in value.items():
+            if name in decoders:
+                try:
+                    found[name] = decoders[name](item)
+                except TypeError as error:
+                    raise TypeError(f"{kind.__name__}.{name}: {error}") from error
+        return found
+
+    return decode_items
 
 
 def _exact(kind: type, value: Any) -> Any:

@@ -11,6 +11,7 @@ from core.control import ShouldStop, never
 from core.errors import BadInput
 from core.estimation import preflight
 from core.events import Emit, Event, Log, Result, Stage, Token
+from core.inference.generation.message import Message
 from core.inference.generation.reply import ChatAnswer
 from core.inference.generation.settings import Sampling
 from core.model_id import absolute
@@ -107,9 +108,9 @@ def open_chat(
     return talk
 
 
-def conversation(prompt: str, system: str = "") -> list[dict[str, str]]:
+def conversation(prompt: str, system: str = "") -> list[Message]:
     """Return the messages of a conversation that starts with `prompt`."""
-    first = [{"role": "system", "content": system}] if system else []
+    first: list[Message] = [{"role": "system", "content": system}] if system else []
     return [*first, {"role": "user", "content": prompt}]
 
 
@@ -145,7 +146,7 @@ def thinking_variables(talk: ChatModel, thinking: bool | None) -> dict[str, Any]
 
 def answer(
     talk: ChatModel,
-    messages: Sequence[Mapping[str, str]],
+    messages: Sequence[Message],
     sampling: Sampling,
     emit: Emit,
     should_stop: ShouldStop = never,
@@ -167,7 +168,7 @@ def answer(
 
 def generate(
     talk: ChatModel,
-    messages: Sequence[Mapping[str, str]],
+    messages: Sequence[Message],
     sampling: Sampling,
     emit: Emit,
     should_stop: ShouldStop = never,

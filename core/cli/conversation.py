@@ -19,6 +19,7 @@ from core.private_files import write_private
 
 if TYPE_CHECKING:
     from core.inference.generation.chat import ChatModel
+    from core.inference.generation.message import Message
     from core.inference.generation.settings import Sampling
 
 COMMANDS: Final = {
@@ -149,7 +150,7 @@ class Conversation:
         self._model = model
         self._attempts = 0
         self._saved: tuple[Path, os.stat_result] | None = None
-        self.messages: list[dict[str, str]] = []
+        self.messages: list[Message] = []
         self.variables: dict[str, Any] = {}
         self.ended = False
 
@@ -182,7 +183,7 @@ class Conversation:
             )
         handlers[name](rest)
 
-    def _answer(self, messages: list[dict[str, str]]) -> None:
+    def _answer(self, messages: list[Message]) -> None:
         from dataclasses import replace
 
         seed = self._sampling.seed
@@ -251,7 +252,7 @@ def _same(saved: tuple[Path, os.stat_result], path: Path) -> bool:
     )
 
 
-def markdown(messages: list[dict[str, str]]) -> str:
+def markdown(messages: list[Message]) -> str:
     """Return a conversation as Markdown."""
     names = {"system": "System", "user": "You", "assistant": "Model"}
     return "\n".join(

@@ -15,6 +15,7 @@ from core.conversion.survey import ConversionSurvey
 from core.hub.records import ModelCard, SearchResults
 from core.inference.backends.backend import BackendRow
 from core.inference.figures import Perplexity, SpeedReport
+from core.inference.generation.message import Message
 from core.inference.generation.reply import ChatAnswer
 from core.inference.generation.settings import Sampling
 from core.inference.machine import Machine
@@ -245,6 +246,8 @@ class LoadedModel:
         backends: table of backends with the number of layers of each.
         perplexity: perplexity in the report of its run, None if none was measured.
         thinking: whether its chat template has thinking blocks.
+        reads: kinds of input that this chat accepts: `text`, `pictures`.
+        pictures_note: reason, as one sentence, why a model that can see pictures cannot get them here; "" otherwise.
     """
 
     label: str = ""
@@ -263,6 +266,8 @@ class LoadedModel:
     backends: tuple[BackendRow, ...] = ()
     perplexity: ReportedPerplexity | None = None
     thinking: bool = False
+    reads: tuple[str, ...] = ("text",)
+    pictures_note: str = ""
 
 
 @dataclass(frozen=True)
@@ -278,7 +283,7 @@ class LoadModel(Request[LoadedModel]):
     context: int | None = None
 
 
-Messages = tuple[dict[str, str], ...]
+Messages = tuple[Message, ...]
 
 
 @dataclass(frozen=True)

@@ -11,11 +11,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from core.inference.generation.message import Message
 from core.inference.generation.settings import LARGEST_SEED, Sampling
 from core.serving.fields import CHAT, TEXT, check_fields
 from core.serving.request_errors import RequestError, bad_field
 
-Message = dict[str, str]
 TEXT_TOKENS: Final = 16
 """Default length of a text completion, as in OpenAI's API."""
 _MOST_TOKENS: Final = 1_000_000

@@ -4,16 +4,24 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypedDict
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from core.codec import decode, encode
+
+
+class _Named(TypedDict):
+    name: str
+
+
+class Item(_Named, total=False):
+    sizes: Sequence[int]
 
 
 @dataclass(frozen=True)
@@ -105,3 +113,18 @@ def test_a_missing_field_is_refused() -> None:
 def test_what_json_cannot_hold_is_refused() -> None:
     with pytest.raises(TypeError, match="object cannot be encoded"):
         encode({"value": object()})
+
+
+@pytest.mark.parametrize("item", [{"name": "a"}, {"name": "a", "sizes": [1, 2]}])
+def test_typed_dictionaries_are_decoded(item: dict[str, Any]) -> None:
+    assert decode(tuple[Item, ...], [item]) == ({**item, **({"sizes": (1, 2)} if "sizes" in item else {})},)
+
+
+@pytest.mark.parametrize(("value", "words"), [({}, "name is missing"), ({"name": 1}, "Item.name: 1 is not str")])
+def test_invalid_typed_dictionary_is_an_error_with_the_name_of_the_item(value: Any, words: str) -> None:
+    with pytest.raises(TypeError, match=words):
+        decode(Item, value)
+
+
+def test_unknown_items_of_a_typed_dictionary_are_ignored() -> None:
+    assert decode(Item, {"name": "a", "colour": 1}) == {"name": "a"}

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
@@ -16,6 +16,7 @@ from PySide6.QtCore import QObject, Signal
 from app.pages.chat.live_statistics import LiveStatistics
 from core.errors import BitwrightError, ChildDied
 from core.events import Event, Log, Progress, Stage, Token
+from core.inference.generation.message import Message
 from core.inference.generation.reply import Statistics
 from core.inference.generation.settings import Sampling
 from core.service.messages import CountTokens, LoadedModel, LoadModel, Request, Say, TokenCount
@@ -101,9 +102,7 @@ class ChatSession(QObject):
             on_event=lambda event: self._handle_event(session, event),
         )
 
-    def generate(
-        self, messages: Sequence[Mapping[str, str]], sampling: Sampling, *, continue_last: bool = False
-    ) -> None:
+    def generate(self, messages: Sequence[Message], sampling: Sampling, *, continue_last: bool = False) -> None:
         """Generate an answer, or continue the answer that is the last of `messages`."""
         session = self._session
         if session is None or self._state != "ready":
@@ -119,7 +118,7 @@ class ChatSession(QObject):
             on_event=lambda event: self._handle_event(session, event),
         )
 
-    def count(self, messages: Sequence[Mapping[str, str]]) -> None:
+    def count(self, messages: Sequence[Message]) -> None:
         """Count the tokens of `messages`; no result if the loaded model cannot count."""
         session = self._session
         if session is not None and self._state == "ready":
@@ -252,5 +251,5 @@ class ChatSession(QObject):
             self.changed.emit()
 
 
-def _copied(messages: Sequence[Mapping[str, str]]) -> tuple[dict[str, str], ...]:
-    return tuple(dict(message) for message in messages)
+def _copied(messages: Sequence[Message]) -> tuple[Message, ...]:
+    return tuple(message.copy() for message in messages)

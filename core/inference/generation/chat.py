@@ -10,7 +10,8 @@ from core.control import ShouldStop, never
 from core.errors import BadInput
 from core.events import Emit
 from core.inference.generation.answering import Answer, PrefixCache
-from core.inference.generation.prompt import NO_TEMPLATE, Message, Prompt, PromptWriter, Variables
+from core.inference.generation.message import Message
+from core.inference.generation.prompt import NO_TEMPLATE, Prompt, PromptWriter, Variables
 from core.inference.generation.reply import Statistics
 from core.inference.generation.settings import Sampling
 from core.inference.generation.thinking import Part

@@ -11,11 +11,10 @@ from typing import Any, Final
 
 from core.control import ShouldStop, never
 from core.errors import BadInput
+from core.inference.generation.message import Message
 from core.inference.generation.thinking import KNOWN, ThinkingTags, marks_of
 from core.model.chat_template import ChatTemplate, TemplateRefusal
 
-Message = Mapping[str, str]
-"""`{"role": "system" | "user" | "assistant", "content": text}`, optionally with `thinking`."""
 Variables = Mapping[str, Any]
 """Variables of a chat template."""
 
@@ -196,7 +195,7 @@ class PromptWriter:
                 self._takes_system = False
         if self._takes_system:
             return messages, ""
-        question = {**messages[1], "content": f"{messages[0]['content']}\n\n{messages[1]['content']}"}
+        question: Message = {**messages[1], "content": f"{messages[0]['content']}\n\n{messages[1]['content']}"}
         return [question, *messages[2:]], SYSTEM_IN_QUESTION
 
 

@@ -13,6 +13,7 @@ import pytest
 from core.cli import main, user_input
 from core.cli.conversation import figures_line, markdown
 from core.events import Event, Failed, Result, Token, from_line
+from core.inference.generation.message import Message
 from tests.core.tiny_model import save_model
 
 Capture = pytest.CaptureFixture[str]
@@ -256,5 +257,5 @@ def test_a_model_without_a_chat_template_warns_once_and_continues_the_text(
 
 
 def test_markdown_has_a_heading_for_each_role() -> None:
-    messages = [{"role": "system", "content": "a"}, {"role": "user", "content": "b"}]
+    messages: list[Message] = [{"role": "system", "content": "a"}, {"role": "user", "content": "b"}]
     assert markdown(messages) == "**System**\n\na\n\n**You**\n\nb\n"

@@ -15,6 +15,7 @@ from core.errors import BadInput, BitwrightError, Cancelled
 from core.events import Event, Log, Progress, Token
 from core.inference import devices as machine
 from core.inference.evaluate import perplexity
+from core.inference.generation.message import Message
 from core.inference.generation.settings import Sampling
 from core.inference.loader import load_model
 from core.model.headers import read_folder
@@ -34,7 +35,7 @@ from core.service.messages import (
 )
 from tests.core.tiny_model import CONFIG, save_model
 
-HELLO = ({"role": "user", "content": "hello"},)
+HELLO: tuple[Message, ...] = ({"role": "user", "content": "hello"},)
 R = TypeVar("R")
 
 
@@ -135,17 +136,20 @@ def test_answer_has_tokens_and_statistics(open_chat: ChatCalls) -> None:
 
 def test_second_question_reuses_the_cache(open_chat: ChatCalls) -> None:
     first = ask(open_chat, Say(HELLO, Sampling(max_tokens=4)))
-    messages = (*HELLO, {"role": "assistant", "content": first.text}, *HELLO)
+    messages: tuple[Message, ...] = (*HELLO, {"role": "assistant", "content": first.text}, *HELLO)
     assert ask(open_chat, Say(messages, Sampling(max_tokens=4))).statistics.cached_tokens >= 22
 
 
 def test_answer_is_continued(open_chat: ChatCalls) -> None:
-    messages = (*HELLO, {"role": "assistant", "content": "Hi"})
+    messages: tuple[Message, ...] = (*HELLO, {"role": "assistant", "content": "Hi"})
     said = ask(open_chat, Say(messages, Sampling(max_tokens=2), continue_last=True))
     assert said.statistics.prompt_tokens == len("user: hello\nassistant: Hi")
 
 
-@pytest.mark.parametrize("request_", [Say(()), Say(({"role": "user"},)), Say(HELLO, continue_last=True)])
+WITHOUT_CONTENT: Any = {"role": "user"}
+
+
+@pytest.mark.parametrize("request_", [Say(()), Say((WITHOUT_CONTENT,)), Say(HELLO, continue_last=True)])
 def test_invalid_conversation_is_an_error(open_chat: ChatCalls, request_: Say) -> None:
     with pytest.raises(BadInput):
         ask(open_chat, request_)

@@ -16,6 +16,7 @@ import pytest
 
 from core.errors import BitwrightError
 from core.events import Event, Token
+from core.inference.generation.message import Message
 from core.inference.generation.settings import Sampling
 from core.model.headers import read_folder
 from core.service.client import Service
@@ -24,7 +25,7 @@ from tests.core.tiny_model import CONFIG, save_model
 
 FAKE = Path(__file__).with_name("fake_service.py")
 ROOT = Path(__file__).resolve().parents[3]
-HELLO = ({"role": "user", "content": "hello"},)
+HELLO: tuple[Message, ...] = ({"role": "user", "content": "hello"},)
 R = TypeVar("R")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, get_args
 
@@ -33,6 +34,7 @@ def dictionaries(kind: Any) -> st.SearchStrategy[Any]:
 
 
 st.register_type_strategy(dict, dictionaries)
+st.register_type_strategy(Sequence, lambda kind: st.from_type(tuple[get_args(kind)[0], ...]))
 st.register_type_strategy(Path, st.sampled_from([Path("/a"), Path("/a/b c"), Path("/ä/x.gguf")]))
 st.register_type_strategy(Sampling, st.builds(Sampling, max_tokens=st.integers(1, 99), seed=st.none() | st.just(7)))
 st.register_type_strategy(LayerScheme, st.sampled_from([LayerScheme(4, 64), LayerScheme(8, -1, False)]))
@@ -51,3 +53,10 @@ def test_every_request_has_a_handler() -> None:
 def test_message_round_trip_through_json(kind: type[Any], data: st.DataObject) -> None:
     message = data.draw(st.from_type(kind))
     assert decode(kind, json.loads(json.dumps(encode(message), allow_nan=False))) == message
+
+
+def test_pictures_of_a_message_arrive() -> None:
+    say = messages.Say(
+        ({"role": "user", "content": "What is this?", "pictures": ("/a/b.png", "data:image/png;base64,")},)
+    )
+    assert decode(messages.Say, json.loads(json.dumps(encode(say)))) == say

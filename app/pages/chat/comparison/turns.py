@@ -15,6 +15,7 @@ from PySide6.QtCore import QCoreApplication
 
 from app.pages.chat.comparison.token_diff import TokenDiff
 from core.estimation.goals import ENGINE
+from core.inference.generation.message import Message
 from core.inference.generation.settings import Sampling
 from core.wording import human
 
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from core.inference.machine import Machine
 
 AskOrder = Literal["auto", "at_once", "in_turn"]
-Messages = list[dict[str, str]]
+Messages = list[Message]
 
 _SPARE: Final = 1.1
 """Cache, activations and allocator overhead, relative to the size of the weights."""

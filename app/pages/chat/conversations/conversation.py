@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
 from app.pages.chat.conversations.picture_files import display_name
+from core.inference.generation.message import Message as ChatMessage
 from core.inference.generation.reply import Statistics
 
 Role = Literal["user", "assistant"]
@@ -156,13 +157,13 @@ class Conversation:
         while self._children.get(at):
             at = self._shown.setdefault(at, self._children[at][-1])
 
-    def prompt(self, system: str = "", *, pictures: bool = True) -> list[dict[str, Any]]:
+    def prompt(self, system: str = "", *, pictures: bool = True) -> list[ChatMessage]:
         """Return the messages for a chat template: the system prompt and the shown branch, without reasoning.
 
         Empty messages are omitted and adjacent messages of one role joined, as many templates reject repeated roles.
         Pictures are in the key `pictures` of messages that have some, unless `pictures` is False.
         """
-        found: list[dict[str, Any]] = [{"role": "system", "content": system}] if system.strip() else []
+        found: list[ChatMessage] = [{"role": "system", "content": system}] if system.strip() else []
         for message in self._walk():
             shown = message.pictures if pictures else ()
             if not message.text.strip() and not shown:

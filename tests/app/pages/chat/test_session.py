@@ -8,12 +8,13 @@ from pytestqt.qtbot import QtBot
 from app.pages.chat.session import ChatSession
 from core.errors import BitwrightError, OutOfMemory
 from core.events import Token
+from core.inference.generation.message import Message
 from core.inference.generation.reply import ChatAnswer, Statistics
 from core.inference.generation.settings import Sampling
 from core.service.messages import LoadModel, TokenCount
 from tests.app.scripted_session import ANSWERED, OPENED, ScriptedCalls
 
-MESSAGES = [{"role": "user", "content": "hello"}]
+MESSAGES: list[Message] = [{"role": "user", "content": "hello"}]
 
 
 @pytest.fixture

@@ -79,7 +79,7 @@ def test_the_same_seed_gives_the_same_answer(talk: ChatModel) -> None:
 
 
 def test_the_cache_does_not_change_an_answer(talk: ChatModel) -> None:
-    question = [*HELLO, {"role": "assistant", "content": text_of(talk, HELLO, HOT)}, *HELLO]
+    question: list[Message] = [*HELLO, {"role": "assistant", "content": text_of(talk, HELLO, HOT)}, *HELLO]
     warm = text_of(talk, question, Sampling(max_tokens=12))
     assert talk.statistics.cached_tokens > 0
     talk.forget()

@@ -39,7 +39,8 @@ def writer(tokenizer: Any, template: str | None) -> PromptWriter:
 
 
 def answer(content: str, thinking: str = "") -> Message:
-    return {"role": "assistant", "content": content, **({"thinking": thinking} if thinking else {})}
+    said: Message = {"role": "assistant", "content": content}
+    return {**said, "thinking": thinking} if thinking else said
 
 
 def test_the_prompt_is_written_by_the_model_s_template(tokenizer: Any) -> None:
@@ -89,7 +90,7 @@ def test_the_template_s_reason_is_reported_if_moving_the_system_prompt_does_not_
     tokenizer: Any,
 ) -> None:
     template = "{% if messages | length > 1 %}{{ raise_exception('One message only') }}{% endif %}" + PLAIN
-    talk = [{"role": "system", "content": "Be brief."}, *HELLO, answer("Hi"), *HELLO]
+    talk: list[Message] = [{"role": "system", "content": "Be brief."}, *HELLO, answer("Hi"), *HELLO]
     with pytest.raises(BadInput, match="One message only"):
         writer(tokenizer, template).write(talk)
 
@@ -178,11 +179,8 @@ def test_an_answer_that_the_template_omits_can_be_continued(tokenizer: Any) -> N
 
 
 def turns(letters: str, size: int = 20) -> list[Message]:
-    return [
-        message
-        for letter in letters
-        for message in ({"role": "user", "content": letter * size}, answer(letter.upper() * size))
-    ]
+    questions: list[Message] = [{"role": "user", "content": letter * size} for letter in letters]
+    return [message for question in questions for message in (question, answer(question["content"].upper()))]
 
 
 SYSTEM: list[Message] = [{"role": "system", "content": "Be brief."}]
