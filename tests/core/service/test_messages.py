@@ -34,7 +34,7 @@ def dictionaries(kind: Any) -> st.SearchStrategy[Any]:
 
 
 st.register_type_strategy(dict, dictionaries)
-st.register_type_strategy(Sequence, lambda kind: st.from_type(tuple[get_args(kind)[0], ...]))
+st.register_type_strategy(Sequence, lambda kind: st.lists(st.from_type(get_args(kind)[0])).map(tuple))
 st.register_type_strategy(Path, st.sampled_from([Path("/a"), Path("/a/b c"), Path("/ä/x.gguf")]))
 st.register_type_strategy(Sampling, st.builds(Sampling, max_tokens=st.integers(1, 99), seed=st.none() | st.just(7)))
 st.register_type_strategy(LayerScheme, st.sampled_from([LayerScheme(4, 64), LayerScheme(8, -1, False)]))
