@@ -13,6 +13,7 @@ from core.events import Emit, ignore_event
 from core.formats.grids import plan_layers
 from core.model.architectures.table import NATIVE
 from core.model.plans import nothing_quantized
+from core.model.towers import inputs_of
 from core.model.tree import LayerPlan, ModelTree
 from core.spec import from_options
 
@@ -56,6 +57,8 @@ class Inspection:
             "blocks": tree.blocks,
             "parameters": tree.parameters,
             "tied": tree.tied,
+            "reads": list(inputs_of(tree.towers)),
+            "towers": [asdict(tower) for tower in tree.towers],
             "unsupported_reason": tree.refusal,
             "bytes": sum(tensor.nbytes for tensor in tree.tensors.values()),
             "file_bytes": self.file_bytes or None,

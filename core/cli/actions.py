@@ -14,6 +14,7 @@ from core.cli.terminal import Interrupts, Terminal, sizes_line
 from core.estimation.costs import BUSY, Range
 from core.events import Done, Event, Result
 from core.model.fused_experts import EXPERT
+from core.model.towers import TITLES, inputs_of
 from core.model.tree import LayerPlan, Linear, ModelTree
 from core.report.loading_snippets import folder_to_open
 from core.wording import count, duration, figure, human
@@ -64,6 +65,10 @@ def inspect(terminal: Terminal, model: str, options: dict[str, Any]) -> None:
         chosen = f", {tree.experts_per_token} for each token" if tree.experts_per_token else ""
         mixtures = sum(map(bool, tree.experts))
         terminal.line(f"{max(tree.experts)} experts in {mixtures} of {tree.blocks} blocks{chosen}")
+    if tree.towers:
+        terminal.line(f"reads {', '.join(inputs_of(tree.towers))}; these parts are copied unchanged:")
+        parts = [(tower.prefix, TITLES[tower.kind], human(tower.nbytes), tower.dtype) for tower in tree.towers]
+        terminal.table(("part", "kind", "size", "dtype"), parts)
     if tree.refusal:
         terminal.line(f"Cannot be quantized: {tree.refusal}")
     elif found.size is not None:

@@ -50,6 +50,22 @@ class Tower:
     dtype: str
 
 
+TITLES: Final[Mapping[Kind, str]] = {
+    "vision": "vision tower",
+    "audio": "audio tower",
+    "projector": "projector",
+    "mtp": "multi-token prediction",
+    "other": "other part",
+}
+"""Names of the kinds for the user."""
+
+
+def inputs_of(towers: Iterable[Tower]) -> tuple[str, ...]:
+    """Return what a model reads: `text`, and `pictures` and `sound` if it has towers for them."""
+    kinds = {tower.kind for tower in towers}
+    return ("text", *(["pictures"] if "vision" in kinds else []), *(["sound"] if "audio" in kinds else []))
+
+
 def text_config(config: Mapping[str, Any]) -> Mapping[str, Any]:
     """Return the config of the language model: the nested one of a multimodal model, else the config itself."""
     for key in _NESTED:

@@ -95,6 +95,7 @@ def make_report(
         "source_note": ready.source.note,
         "architecture": ready.tree.architecture,
         "parameters": ready.tree.parameters,
+        "towers": [asdict(tower) for tower in ready.tree.towers],
         "settings": settings_of(spec, ready.resolved),
         "seed": spec.seed,
         "bits_map": spec.bits_map.to_json(),

@@ -78,12 +78,20 @@ def snippets(report: Mapping[str, Any], output: str) -> tuple[Snippet, ...]:
         written = next((name for name in formats if name in names), None)
         if written:
             rejected = _mapping(_mapping(report.get("rejected_by")).get(written))
-            found += [_checked(item, rejected) for item in ways(written, folder(written), _layers(report, written))]
+            of_format = ways(written, folder(written), _layers(report, written))
+            found += [_checked(_of_class(item, report), rejected) for item in of_format]
     packed = [name for name in _SERVED_FIRST if name in formats]
     if packed:
         found += [_served("vLLM", packed, report, folder), _served("SGLang", packed, report, folder)]
     ggufs = [name for name in formats if is_gguf(name)]
     return (*found, *(_of_gguf(report, ggufs[0], folder(ggufs[0])) if ggufs else [_no_gguf()]))
+
+
+def _of_class(snippet: Snippet, report: Mapping[str, Any]) -> Snippet:
+    """Return the snippet with the auto class of transformers for the model: that of multimodal models has towers."""
+    kinds = {_mapping(tower).get("kind") for tower in report.get("towers") or []}
+    name = "ImageTextToText" if "vision" in kinds else "MultimodalLM" if "audio" in kinds else "CausalLM"
+    return replace(snippet, code=snippet.code.replace("AutoModelForCausalLM", f"AutoModelFor{name}"))
 
 
 def folder_to_open(report: Mapping[str, Any], output: str) -> str:

@@ -13,6 +13,7 @@ from typing import Any
 from core.formats.names import is_gguf, mix_of
 from core.hub.card import license_of, read_text
 from core.model.general import read_facts
+from core.model.towers import TITLES
 from core.report.experts import expert_notes, mixtures
 from core.report.loading_snippets import snippets
 from core.report.verdict import judge
@@ -128,7 +129,7 @@ def _metadata(report: Mapping[str, Any], format_name: str, source: Path) -> str:
         base_model=base,
         license=license_name,
         library_name="gguf" if is_gguf(format_name) else "transformers",
-        pipeline_tag="text-generation",
+        pipeline_tag="image-text-to-text" if _reads_pictures(report, format_name) else "text-generation",
         tags=[*own, *theirs],
         language=_listed(facts.get("languages")) or None,
         base_model_relation="quantized" if base else None,
@@ -192,7 +193,22 @@ def _bits(report: Mapping[str, Any], format_name: str) -> list[tuple[str, str]]:
     counts = _mapping(_mapping(report.get("layer_schemes")).get(format_name))
     rows = [(str(number), label) for label, number in sorted(counts.items(), key=lambda item: -item[1])]
     left = _mapping(report.get("layers_by_bits")).get("16", 0)
-    return rows + ([(str(left), "16 bits, as in the original")] if left else [])
+    rows += [(str(left), "16 bits, as in the original")] if left else []
+    return rows if is_gguf(format_name) else [*rows, *_towers(report)]
+
+
+def _reads_pictures(report: Mapping[str, Any], format_name: str) -> bool:
+    kinds = {_mapping(item).get("kind") for item in report.get("towers") or []}
+    return "vision" in kinds and not is_gguf(format_name)
+
+
+def _towers(report: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Return a row for each part of a multimodal model that was copied."""
+    found = [_mapping(item) for item in report.get("towers") or []]
+    return [
+        (f"`{_plain(str(item['prefix']))}`", f"{TITLES[item['kind']]}, {human(item['nbytes'])}, as in the original")
+        for item in found
+    ]
 
 
 def _remarks(report: Mapping[str, Any], format_name: str) -> list[str]:

@@ -102,12 +102,12 @@ def torn_config(model: Path) -> None:
     (model / "config.json").write_text('{"model_type": ')
 
 
-def vision(model: Path) -> None:
+def encoder_decoder(model: Path) -> None:
     config = json.loads((model / "config.json").read_text())
-    (model / "config.json").write_text(json.dumps({**config, "vision_config": {"hidden_size": 8}}))
+    (model / "config.json").write_text(json.dumps({**config, "is_encoder_decoder": True}))
 
 
-@pytest.mark.parametrize("damage", [no_config, no_weights, truncated, huge_header, torn_config, vision])
+@pytest.mark.parametrize("damage", [no_config, no_weights, truncated, huge_header, torn_config, encoder_decoder])
 def test_a_damaged_model_is_refused(place: Path, capsys: Capture, damage: Callable[[Path], None]) -> None:
     model = save_model(place / "broken")
     damage(model)
@@ -216,8 +216,8 @@ def test_inspect_in_json_mode_is_one_result_event(tiny: Path, place: Path, capsy
 
 
 def test_inspect_shows_a_model_that_quantize_refuses(place: Path, capsys: Capture) -> None:
-    model = save_model(place / "vision")
-    vision(model)
+    model = save_model(place / "other")
+    encoder_decoder(model)
     assert main(["inspect", str(model)]) == 0
     assert "Cannot be quantized:" in capsys.readouterr().out
 

@@ -162,3 +162,17 @@ def test_programs_that_reject_the_checkpoint_have_no_code() -> None:
     assert reason in named(found, "vLLM").note
     assert named(found, "SGLang").code
     assert named(found, "Bitwright").code
+
+
+@pytest.mark.parametrize(
+    ("kinds", "name"),
+    [
+        ([], "AutoModelForCausalLM"),
+        (["mtp"], "AutoModelForCausalLM"),
+        (["vision", "projector"], "AutoModelForImageTextToText"),
+        (["audio"], "AutoModelForMultimodalLM"),
+    ],
+)
+def test_the_auto_class_of_transformers_is_that_of_the_model(kinds: list[str], name: str) -> None:
+    found = snippets({**report("auto_round"), "towers": [{"kind": kind} for kind in kinds]}, "out")
+    assert name in next(snippet.code for snippet in found if snippet.name == "transformers")

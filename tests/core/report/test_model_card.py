@@ -77,6 +77,28 @@ def test_the_description_matches_the_recipe(tmp_path: Path, recipe: dict[str, An
     assert ("SignRound" in text) == bool(recipe["iters"])
 
 
+TOWER = {
+    "prefix": "model.visual",
+    "kind": "vision",
+    "tensors": 9,
+    "parameters": 4,
+    "nbytes": 4_200_000,
+    "dtype": "BF16",
+}
+
+
+def test_copied_towers_are_listed_with_their_size(tmp_path: Path) -> None:
+    text = card(tmp_path, towers=[TOWER])
+    assert "| `model.visual` | vision tower, 4.2 MB, as in the original |" in text
+    assert "pipeline_tag: image-text-to-text" in text
+
+
+def test_gguf_files_have_no_towers(tmp_path: Path) -> None:
+    text = card(tmp_path, "gguf:q4_0", towers=[TOWER], output_bytes={"gguf:q4_0": 1})
+    assert "vision tower" not in text
+    assert "pipeline_tag: text-generation" in text
+
+
 def test_tags_and_languages_of_the_source_are_copied(tmp_path: Path) -> None:
     front = "license: mit\nlanguage: [en, de]\ntags: [poetry, safetensors]"
     (tmp_path / "README.md").write_text(f"---\n{front}\n---\n# Original\n", encoding="utf-8")

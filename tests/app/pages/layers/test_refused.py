@@ -18,7 +18,7 @@ from tests.app.pages.layers.parts import label, model, schemes, select_kind
 from tests.app.reading_aloud import unnamed
 
 GATE = "mlp.experts.*.gate_proj"
-TREE = mixture(6, 16, refusal="The model has a vision tower; this version quantizes text-only models.")
+TREE = mixture(6, 16, refusal="The model is an encoder-decoder; this version quantizes decoder-only models.")
 
 
 @pytest.fixture
