@@ -7,6 +7,7 @@ the rows of the tests, and every parameter has values of its own, biases and nor
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -58,7 +59,7 @@ _NAMES: Final[dict[int, str]] = {
     "decoder_start_token_id num_dense_layers moe_layer_start_index",
     0: "pad_token_id bos_token_id eos_token_id",
 }
-_SIZES: Final[dict[str, Any]] = {
+SIZES: Final[dict[str, Any]] = {
     **{name: size for size, names in _NAMES.items() for name in names.split()},
     "is_decoder": True,
 }
@@ -174,7 +175,7 @@ def names() -> list[str]:
 
 def make_config(name: str) -> Any:
     """Return the config of a tiny model of this type or variant."""
-    return _config(CONFIG_MAPPING[name.partition(" ")[0]], SPECIAL.get(name, {}))
+    return small_config(CONFIG_MAPPING[name.partition(" ")[0]], SPECIAL.get(name, {}), lambda part: SIZES)
 
 
 def make_model(name: str, folder: Path) -> None:
@@ -206,20 +207,31 @@ def randomize(model: nn.Module) -> None:
                 buffer.add_(0.05 * torch.randn_like(buffer))
 
 
-def _config(cls: Any, special: dict[str, Any]) -> Any:
+def small_config(cls: Any, special: dict[str, Any], sizes: Callable[[str], Mapping[str, Any]], part: str = "") -> Any:
+    """Return a config of the class `cls` with small sizes.
+
+    Args:
+        cls: config class.
+        special: settings of this model; dicts are those of parts.
+        sizes: returns the values of settings for a part, such as `text_config`; the part "" is the whole config.
+        part: name of the part of which `cls` is the config.
+    """
     known = {field.name for field in fields(cls)} if is_dataclass(cls) else set()
     known |= set(getattr(cls, "attribute_map", {}))
     defaults = {field.name: field.default for field in fields(cls)} if is_dataclass(cls) else {}
     full = _full_size(cls)
     values = {
-        key: size
-        for key, size in _SIZES.items()
-        if key in known and not ("window" in key and defaults.get(key, 1) is None)
+        key: [size] * len(default) if isinstance(size, int) and isinstance(default, (tuple, list)) else size
+        for key, size in sizes(part).items()
+        if key in known
+        for default in (defaults.get(key),)
+        if not ("window" in key and key in defaults and default is None)
     }
-    for key in getattr(cls, "sub_configs", None) or {}:
-        part = getattr(full, key, None)
-        if part is not None:
-            values[key] = _config(type(part), special.get(key, {})).to_dict()
+    for key, kind in (getattr(cls, "sub_configs", None) or {}).items():
+        found = getattr(full, key, None)
+        if found is not None or (key in special and is_dataclass(kind)):  # a part may be missing by default
+            kind = kind if found is None else type(found)
+            values[key] = small_config(kind, special.get(key, {}), sizes, key).to_dict()
     if "kv_lora_rank" in known and "num_key_value_heads" in values:
         values["num_key_value_heads"] = values["num_attention_heads"]  # latent attention has no groups of queries
     values |= {key: value for key, value in special.items() if not isinstance(value, dict) or key not in values}
