@@ -10,6 +10,7 @@ from app.pages.chat.context_meter import ContextMeter
 from app.pages.chat.conversation_view import ConversationView
 from app.pages.chat.following_scroll import MARGIN
 from app.pages.chat.notice import ChatNotice
+from app.pages.chat.pictures.library import PictureLibrary
 from app.pages.chat.transcript import column_width
 from app.pages.chat.welcome import ChatWelcome
 from app.shared.context import Context
@@ -24,9 +25,10 @@ class ChatView(QWidget):
         super().__init__(parent)
         theme = context.theme
         self.welcome = ChatWelcome(theme, parent=self)
-        self.conversation = ConversationView(theme, self)
+        self.pictures = PictureLibrary(parent=self)
+        self.conversation = ConversationView(theme, self.pictures, self)
         self.notice = ChatNotice(theme, self)
-        self.composer = Composer(theme, self)
+        self.composer = Composer(theme, self.pictures, self)
         self.meter = ContextMeter(theme, self)
         self._slow = Note(
             theme,
@@ -36,13 +38,15 @@ class ChatView(QWidget):
         )
         self._slow.setObjectName("slow")
         self._slow.hide()
+        self._left_out = Note(theme, parent=self)
+        self._left_out.setObjectName("pictures_left_out")
         self._stack = ViewStack(self)
         self._stack.add_scrolling(self.welcome)
         self._stack.addWidget(self.conversation)
         foot = QVBoxLayout()
         foot.setContentsMargins(0, 0, 0, 8)
         foot.setSpacing(8)
-        for widget in (self.notice, self._slow, self.composer, self.meter):
+        for widget in (self.notice, self._slow, self._left_out, self.composer, self.meter):
             foot.addWidget(widget)
         column = QVBoxLayout(self)
         column.setContentsMargins(0, 0, 0, 0)
@@ -75,6 +79,10 @@ class ChatView(QWidget):
     def show_empty(self, empty: bool) -> None:
         """Show the welcome instead of an empty conversation."""
         self._stack.setCurrentIndex(0 if empty else 1)
+
+    def show_left_out(self, words: str) -> None:
+        """Show that pictures of earlier messages are not sent; "" to hide the note."""
+        self._left_out.set_text(words, "warning")
 
     def show_slow(self, slow: bool) -> None:
         """Show or hide the note that a run is active."""

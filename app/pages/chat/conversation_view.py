@@ -14,6 +14,7 @@ from PySide6.QtWidgets import QWidget
 from app.pages.chat.conversations.conversation import Conversation, Message
 from app.pages.chat.message_footer import caption_of
 from app.pages.chat.message_view import MessageView
+from app.pages.chat.pictures.library import PictureLibrary
 from app.pages.chat.transcript import Transcript
 from app.theme import Theme
 from core.codec import encode
@@ -52,8 +53,9 @@ class ConversationView(Transcript):
     switched = Signal()
     branched = Signal()
 
-    def __init__(self, theme: Theme, parent: QWidget | None = None) -> None:
+    def __init__(self, theme: Theme, pictures: PictureLibrary, parent: QWidget | None = None) -> None:
         super().__init__(theme, parent)
+        self._pictures = pictures
         self._conversation = Conversation()
         self._coming: _PendingAnswer | None = None
         self._built: list[int] = []
@@ -82,15 +84,15 @@ class ConversationView(Transcript):
         self.to_end()
         self._build_some()
 
-    def ask(self, text: str) -> None:
+    def ask(self, text: str, pictures: tuple[str, ...] = ()) -> None:
         """Add a message of the user."""
         self._build_some(all_of_them=True)
-        self._add_bubble(self._conversation.add("user", text))
+        self._add_bubble(self._conversation.add("user", text, pictures))
         self.to_end()
 
-    def ask_edited(self, question: Message, text: str) -> None:
+    def ask_edited(self, question: Message, text: str, pictures: tuple[str, ...] = ()) -> None:
         """Add an edited version of a message as a new branch."""
-        self._conversation.branch(question, text)
+        self._conversation.branch(question, text, pictures)
         self.mark(None)
         self._follow_conversation()
         self._build_some(all_of_them=True)
@@ -210,6 +212,8 @@ class ConversationView(Transcript):
     def _add_bubble(self, message: Message) -> MessageView:
         view = self.add(message.role == "user", message.text)
         self._built.append(message.id)
+        if message.pictures:
+            view.set_pictures(message.pictures, self._pictures)
         view.set_thinking(message.thinking, message.figures.thinking_seconds if message.figures else 0.0, going=False)
         view.footer.regenerate_asked.connect(self.regenerate_asked)
         view.footer.continue_asked.connect(self.continue_asked)

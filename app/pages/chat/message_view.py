@@ -1,11 +1,13 @@
 """A message as a bubble: the user's on the right, the model's on the left, with parts of prose and code.
 
-Reasoning before an answer is a collapsed line at the top. The transcript sets the width and asks for the height.
+Pictures are above the text. Reasoning before an answer is a collapsed line at the top. The transcript sets the width
+and asks for the height.
 """
 
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from itertools import pairwise
 
 from PySide6.QtCore import QRect, QRectF, Qt, QTimer, Signal
@@ -13,6 +15,9 @@ from PySide6.QtGui import QFontDatabase, QFontInfo, QGuiApplication, QPainter, Q
 from PySide6.QtWidgets import QWidget
 
 from app.pages.chat.message_footer import MessageFooter
+from app.pages.chat.pictures.flow import flow
+from app.pages.chat.pictures.library import PictureLibrary
+from app.pages.chat.pictures.tile import PictureTile
 from app.pages.chat.prose_view import ProseView
 from app.pages.chat.thinking_view import ThinkingView
 from app.theme import Theme
@@ -24,6 +29,9 @@ COLUMNS = 88
 """Maximum line length in average characters, about 70 characters of code."""
 FLUSH_MS = 50
 """Minimum interval between updates of streamed text."""
+ONE_HIGH = 160
+SEVERAL_HIGH = 112
+"""Maximum height of one picture, and of each of several."""
 _PAD = 12
 _GAP = 8
 _RADIUS = 10
@@ -45,6 +53,7 @@ class MessageView(QWidget):
         self._parts: list[MessagePart] = []
         self._views: list[ProseView | CodeView] = []
         self._thinking: ThinkingView | None = None
+        self._tiles: list[PictureTile] = []
         self._marked = False
         self._bubble = QRect()
         self._row = 0
@@ -69,6 +78,22 @@ class MessageView(QWidget):
     def thinking(self) -> ThinkingView | None:
         """The collapsed reasoning, or None."""
         return self._thinking
+
+    @property
+    def pictures(self) -> list[PictureTile]:
+        """The tiles of its pictures."""
+        return list(self._tiles)
+
+    def set_pictures(self, paths: Sequence[str], library: PictureLibrary) -> None:
+        """Show pictures above the text."""
+        high = ONE_HIGH if len(paths) == 1 else SEVERAL_HIGH
+        for path in paths:
+            tile = PictureTile(self._theme, library, path, high, parent=self)
+            tile.resized.connect(self.resized)
+            tile.show()
+            self._tiles.append(tile)
+        self._order_tabs()
+        self.resized.emit()
 
     def set_marked(self, marked: bool) -> None:
         """Draw a border around the message that is being edited."""
@@ -125,9 +150,10 @@ class MessageView(QWidget):
         """Lay out in a row of `width` pixels and return the height."""
         inner = max(80, min(self.fontMetrics().averageCharWidth() * COLUMNS, width - 2 * _PAD))
         heights = [view.height_at(inner) for view in self._views]
-        if self._mine and self._views:
+        sizes = [tile.size() for tile in self._tiles]
+        if self._mine and (self._views or sizes):
             # A short question gets a small bubble. An answer has a fixed width, so that it is stable while it grows.
-            inner = min(inner, max(view.natural_width() for view in self._views))
+            inner = min(inner, max([flow(sizes, inner)[1].width(), *(view.natural_width() for view in self._views)]))
             heights = [view.height_at(inner) for view in self._views]
         right = self._mine != (self.layoutDirection() == Qt.LayoutDirection.RightToLeft)
         left = width - inner - 2 * _PAD if right else 0
@@ -136,10 +162,15 @@ class MessageView(QWidget):
             folded = self._thinking.height_at(inner)
             self._thinking.setGeometry(left + _PAD, y, inner, folded)
             y += folded + _GAP
+        if sizes:
+            places, size = flow(sizes, inner, mirrored=self.isRightToLeft())
+            for tile, place in zip(self._tiles, places, strict=True):
+                tile.move(left + _PAD + place.x(), y + place.y())
+            y += size.height() + _GAP
         for view, height in zip(self._views, heights, strict=True):
             view.setGeometry(left + _PAD, y, inner, height)
             y += height + _GAP
-        if not self._views and self._thinking is None:
+        if self._empty:
             y += self.fontMetrics().height() + _GAP
         self._bubble = QRect(left, 0, inner + 2 * _PAD, y - _GAP + _PAD)
         self._row = width
@@ -166,11 +197,15 @@ class MessageView(QWidget):
             painter.setPen(Qt.PenStyle.NoPen if self._mine else self._theme.color("line"))
         painter.setBrush(bubble_color(self._theme, self.palette(), self._mine))
         painter.drawRoundedRect(QRectF(self._bubble).adjusted(0.5, 0.5, -0.5, -0.5), _RADIUS, _RADIUS)
-        if not self._views and self._thinking is None:
+        if self._empty:
             painter.setPen(self._theme.color("muted"))
             painter.drawText(
                 self._bubble.adjusted(_PAD, 0, -_PAD, 0), Qt.AlignmentFlag.AlignVCenter, "\N{HORIZONTAL ELLIPSIS}"
             )
+
+    @property
+    def _empty(self) -> bool:
+        return not self._views and not self._tiles and self._thinking is None
 
     def _show_parts(self) -> None:
         began = time.monotonic()
@@ -211,6 +246,7 @@ class MessageView(QWidget):
 
     def _order_tabs(self) -> None:
         chain: list[QWidget] = self._thinking.focus_widgets() if self._thinking is not None else []
+        chain += self._tiles
         for view in self._views:
             chain += view.focus_widgets() if isinstance(view, CodeView) else [view]
         chain += self.footer.focus_widgets()

@@ -11,6 +11,7 @@ from PySide6.QtWidgets import QHBoxLayout, QProgressBar, QPushButton, QVBoxLayou
 from app.pages.chat.answering import AnswerControl
 from app.theme import Theme, mixed
 from app.widgets.tinted_label import TintedLabel
+from core.errors import BitwrightError
 
 
 class ChatNotice(QWidget):
@@ -84,12 +85,28 @@ class ChatNotice(QWidget):
             self._act()
 
 
-def show_notice(notice: ChatNotice, answering: AnswerControl, begin_new: Callable[[], object]) -> None:
-    """Show the current message of the conversation, or none."""
+def show_notice(
+    notice: ChatNotice,
+    answering: AnswerControl,
+    begin_new: Callable[[], object],
+    refused: BitwrightError | None = None,
+    dismiss: Callable[[], object] | None = None,
+) -> None:
+    """Show the current message of the conversation, or none.
+
+    Args:
+        notice: the line; answering: the state; begin_new: start a new conversation.
+        refused: the reason why a picture was not attached, which `dismiss` removes.
+    """
     session, last, state = answering.session, answering.conversation.last, answering.session.state
     if state == "loading":
         text, fraction = session.progress
         notice.show_message(text, _tr("Cancel"), answering.stop, fraction=fraction)
+    elif refused is not None:
+        notice.show_message(str(refused), _tr("Dismiss"), dismiss, role="warning")
+    elif answering.unread is not None:
+        button = _tr("Answer without pictures") if answering.asks_in_words else ""
+        notice.show_message(str(answering.unread), button, answering.answer_without, role="warning")
     elif answering.problem is not None:
         notice.show_message(str(answering.problem), _tr("New conversation"), begin_new, role="warning")
     elif state not in ("answering", "measuring") and last is not None and last.role == "user":

@@ -12,6 +12,7 @@ from PySide6.QtCore import Qt, Signal
 from PySide6.QtGui import QAction, QHideEvent, QKeyEvent, QKeySequence, QShowEvent
 from PySide6.QtWidgets import QHBoxLayout, QVBoxLayout, QWidget
 
+from app.pages.chat.composer import ATTACH_KEYS, Composer
 from app.pages.chat.conversations import import_export
 from app.pages.chat.conversations.conversation import Conversation
 from app.pages.chat.conversations.drawer import Drawer
@@ -86,6 +87,7 @@ class ChatPage(QWidget):
 
     def _add_actions(self) -> None:
         self._action(self.tr("New conversation"), NEW_KEYS, self._new_by_key)
+        self._action(self.tr("Attach pictures"), ATTACH_KEYS, self.attach_pictures)
         self._action(self.tr("Select another model"), "Ctrl+Shift+M", self.pick_model)
         self._action(self.tr("Show or hide conversations"), DRAWER_KEYS, self._bar.drawer.click)
         self._action(self.tr("Search conversations"), "Ctrl+Shift+F", self.search)
@@ -148,9 +150,9 @@ class ChatPage(QWidget):
 
     # --- user actions ---
 
-    def send(self, text: str) -> None:
+    def send(self, text: str, pictures: tuple[str, ...] = ()) -> None:
         """Send a message to the selected model and load it if needed."""
-        self.single.send(text)
+        self.single.send(text, pictures)
 
     def show_mode(self, mode: str) -> None:
         """Show the chat with one model, or the comparison, which is created on first use."""
@@ -194,6 +196,13 @@ class ChatPage(QWidget):
         """Open the list of models."""
         self.show_mode(ONE)
         self.single.panel.models.open_list()
+
+    def attach_pictures(self) -> None:
+        """Let the user choose pictures for the message to one model or to both."""
+        shown = self._stack.currentWidget()
+        composer = shown.findChild(Composer) if shown is not None else None
+        if composer is not None:
+            composer.choose_pictures()
 
     def search(self) -> None:
         """Open the drawer with the focus in its search field."""

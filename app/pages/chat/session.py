@@ -71,6 +71,12 @@ class ChatSession(QObject):
         """The state: `idle` (no model loaded), `loading`, `ready`, `answering` or `measuring` (see `measure`)."""
         return self._state
 
+    def blind(self, label: str) -> str:
+        """Return why the loaded model, called `label`, does not read pictures; "" if it does, or none is loaded."""
+        if self._state in ("idle", "loading") or "pictures" in self.opened.reads:
+            return ""
+        return self.opened.pictures_note or self.tr("{model} does not read pictures.").format(model=label)
+
     @property
     def progress(self) -> tuple[str, float]:
         """Activity and progress of loading (below 0: unknown)."""

@@ -16,6 +16,7 @@ from app.pages.chat.conversations.conversation import Conversation, Message
 from app.pages.chat.model_picker import ModelSelection
 from app.pages.chat.notice import show_notice
 from app.pages.chat.panel import ChatPanel, describe
+from app.pages.chat.pictures.drop import PictureDrop
 from app.pages.chat.remedies import RecoveryActions, remedy_for
 from app.pages.chat.serve_panel import ServePanel
 from app.pages.chat.session import ChatSession
@@ -51,6 +52,8 @@ class SingleModelChat(QWidget):
         self.panel.add_section(ServePanel(context, self.session))
         self.answering = AnswerControl(self.session, self.view, self._settings, self)
         self._edited: Message | None = None
+        self._refused: BitwrightError | None = None
+        PictureDrop(self.chat_view, self.chat_view.composer)
         self._counted = 0
         row = QHBoxLayout(self)
         row.setContentsMargins(0, 0, 0, 0)
@@ -81,6 +84,10 @@ class SingleModelChat(QWidget):
         chat_view.composer.stop_asked.connect(self.stop)
         chat_view.composer.recall_asked.connect(self.edit_last)
         chat_view.composer.edit_ended.connect(self._end_edit)
+        chat_view.composer.pictures_edited.connect(self._on_pictures_edited)
+        chat_view.composer.refused.connect(self._on_refused)
+        chat_view.pictures.failed.connect(lambda error: self._context.report(error, None))
+        chat_view.pictures.told.connect(self._context.show_message)
         chat_view.welcome.chosen.connect(self.send)
         chat_view.welcome.model_asked.connect(lambda: self._context.go("model"))
         panel.models.picked.connect(self.pick)
@@ -101,12 +108,13 @@ class SingleModelChat(QWidget):
         """The current conversation."""
         return self.view.conversation
 
-    def send(self, text: str) -> None:
+    def send(self, text: str, pictures: tuple[str, ...] = ()) -> None:
         """Send a message, or the edited version of an earlier one."""
+        self._refused = None
         if self._edited is not None:
-            self.answering.send_edited(self._edited, text)
+            self.answering.send_edited(self._edited, text, pictures)
         else:
-            self.answering.send(text)
+            self.answering.send(text, pictures)
 
     def stop(self) -> None:
         """Stop the answer or the loading."""
@@ -123,7 +131,7 @@ class SingleModelChat(QWidget):
     def edit(self, question: Message) -> None:
         """Edit an earlier message."""
         if self.answering.quiet:
-            self.chat_view.composer.begin_edit(question.text)
+            self.chat_view.composer.begin_edit(question.text, question.pictures)
             self._edited = question
             self.view.mark(question)
 
@@ -136,6 +144,7 @@ class SingleModelChat(QWidget):
     def show_conversation(self, conversation: Conversation) -> None:
         """Show another conversation; an answer in the previous one ends."""
         self.answering.end_conversation()
+        self._refused = None
         self.chat_view.composer.end_edit()
         self._counted = 0
         self.view.show_conversation(conversation)
@@ -237,6 +246,18 @@ class SingleModelChat(QWidget):
         self.panel.backend.use_automatic()
         self._load_again()
 
+    def _on_refused(self, error: BitwrightError) -> None:
+        self._refused = error
+        self._update_notice()
+
+    def _on_pictures_edited(self) -> None:
+        self._refused = None
+        self._update()
+
+    def _dismiss_refusal(self) -> None:
+        self._refused = None
+        self._update_notice()
+
     def _on_counted(self, tokens: int) -> None:
         self._counted = tokens
         self._update_figures()
@@ -263,6 +284,8 @@ class SingleModelChat(QWidget):
         self.chat_view.show_empty(empty)
         label = self.selection.label if self.selection.model else ""
         self.chat_view.welcome.set_model(label, state != "idle")
+        self.chat_view.composer.set_blind(self.answering.blind)
+        self.chat_view.show_left_out(self._left_out())
         self.chat_view.composer.set_state(state == "answering", self.session.stopping, bool(self.selection.model))
         self.chat_view.show_slow(self._context.runs.active)
         self.view.update_footers(self.answering.quiet)
@@ -298,7 +321,15 @@ class SingleModelChat(QWidget):
         self.panel.show_opened(opened if loaded else None, rows)
 
     def _update_notice(self) -> None:
-        show_notice(self.chat_view.notice, self.answering, self.new_asked.emit)
+        show_notice(self.chat_view.notice, self.answering, self.new_asked.emit, self._refused, self._dismiss_refusal)
+
+    def _left_out(self) -> str:
+        """Return a sentence if earlier pictures are not sent to the loaded model, otherwise ""."""
+        blind = self.answering.blind
+        told = self.answering.unread is not None or self.chat_view.composer.has_pictures
+        if not blind or told or not any(message.pictures for message in self.conversation.path()):
+            return ""
+        return self.tr("{reason} The pictures of this conversation are left out.").format(reason=blind)
 
     def _update_figures(self) -> None:
         coming = self.session.state == "answering"
@@ -310,6 +341,6 @@ class SingleModelChat(QWidget):
         mine = figures if told and told[-1].model == self.selection.label else None
         if mine is None and len(self.conversation) and opened.context and self.answering.quiet and not self._counted:
             self._counted = -1  # requested
-            self.session.count(self.conversation.prompt(self.panel.system))
+            self.session.count(self.answering.messages())
         used = mine.used if mine is not None else max(0, self._counted)
         self.chat_view.meter.show_use(used, opened.context, mine.dropped_messages if mine is not None else 0)

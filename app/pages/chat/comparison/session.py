@@ -97,13 +97,13 @@ class ComparisonSession(QObject):
 
     # --- user actions ---
 
-    def ask(self, question: str, sampling: Sampling, system: str = "") -> None:
-        """Send a message to both models and load them if needed."""
+    def ask(self, question: str, sampling: Sampling, system: str = "", pictures: tuple[str, ...] = ()) -> None:
+        """Send a message with pictures to both models and load them if needed."""
         if self.busy or not self.ready:
             return
         self._system, self._aside, self._open = system, [], True
         replies = tuple(Reply(side.label, side.name) for side in self.sides)
-        self.turns.append(Turn(question, sampling, (replies[LEFT], replies[RIGHT])))
+        self.turns.append(Turn(question, sampling, (replies[LEFT], replies[RIGHT]), pictures=pictures))
         self._waiting, self._wanted = [LEFT, RIGHT], set()
         if not self.sides[LEFT].loaded and self.sides[RIGHT].loaded:
             self._waiting.reverse()  # the loaded model first, which saves one load
@@ -116,9 +116,9 @@ class ComparisonSession(QObject):
     def ask_again(self, sampling: Sampling, system: str = "") -> None:
         """Send the last message again and replace its answers."""
         if self.turns and not self.busy and self.ready:
-            question = self.turns.pop().question
+            turn = self.turns.pop()
             self.cleared.emit()
-            self.ask(question, sampling, system)
+            self.ask(turn.question, sampling, system, turn.pictures)
 
     def stop(self) -> None:
         """Stop both answers; if called again, end the children that do not respond."""
@@ -195,7 +195,12 @@ class ComparisonSession(QObject):
         turn, side, other = self.turns[-1], self.sides[place], self.sides[1 - place]
         reply = turn.replies[place]
         reply.label = side.session.opened.label or side.label
-        side.session.generate(turns.messages_of(self.turns, place, self._system), turn.sampling)
+        if turn.pictures and side.blind:
+            self._give_up(place, side.blind)
+            self._go_on()
+            return
+        messages = turns.messages_of(self.turns, place, self._system, pictures=not side.blind)
+        side.session.generate(messages, turn.sampling)
         if other.session.state == "answering" and other.session.opened.device == side.session.opened.device:
             reply.shared = turn.replies[1 - place].shared = True
         self.grew.emit(place)

@@ -59,6 +59,11 @@ class ComparisonSide(QObject):
         """Return whether the model is loaded."""
         return self.session.state not in ("idle", "loading")
 
+    @property
+    def blind(self) -> str:
+        """The reason why the loaded model does not read pictures, as a sentence; "" if it does, or none is loaded."""
+        return self.session.blind(self.label)
+
     def pick(self, choice: ModelChoice | None) -> None:
         """Select another model; the previous one is unloaded."""
         if choice is not None and choice.name == self.name:

@@ -15,6 +15,7 @@ from app.pages.chat.comparison.turn_view import GAP, TurnView
 from app.pages.chat.comparison.turns import Turn
 from app.pages.chat.following_scroll import MARGIN, FollowingScroll
 from app.pages.chat.message_view import COLUMNS
+from app.pages.chat.pictures.library import PictureLibrary
 from app.theme import Theme
 
 _APART = 24
@@ -29,9 +30,9 @@ class TurnList(FollowingScroll):
 
     measure_asked = Signal(int)
 
-    def __init__(self, theme: Theme, parent: QWidget | None = None) -> None:
+    def __init__(self, theme: Theme, pictures: PictureLibrary, parent: QWidget | None = None) -> None:
         super().__init__(parent)
-        self._theme = theme
+        self._theme, self._pictures = theme, pictures
         self._turns: list[TurnView] = []
         self._first = self._width = 0
         self.setAccessibleName(self.tr("Comparison"))
@@ -47,7 +48,7 @@ class TurnList(FollowingScroll):
 
     def add(self, turn: Turn) -> TurnView:
         """Add a turn at the end and follow it."""
-        view = TurnView(self._theme, turn, self.ground)
+        view = TurnView(self._theme, self._pictures, turn, self.ground)
         self._turns.append(view)
         view.resized.connect(lambda: self._note_size(view))
         view.measure_asked.connect(self.measure_asked)

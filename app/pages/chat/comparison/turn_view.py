@@ -14,6 +14,7 @@ from app.pages.chat.comparison.reply_figures import ReplyFigures
 from app.pages.chat.comparison.turns import Reply, Turn
 from app.pages.chat.message_footer import caption_of
 from app.pages.chat.message_view import MessageView
+from app.pages.chat.pictures.library import PictureLibrary
 from app.theme import Theme, mixed
 from app.widgets.tinted_label import TintedLabel
 
@@ -33,13 +34,17 @@ class TurnView(QWidget):
     resized = Signal()
     measure_asked = Signal(int)
 
-    def __init__(self, theme: Theme, turn: Turn, parent: QWidget | None = None) -> None:
+    def __init__(self, theme: Theme, pictures: PictureLibrary, turn: Turn, parent: QWidget | None = None) -> None:
         super().__init__(parent)
         self._theme, self.turn = theme, turn
         self._marked, self._unmarked = True, False
         self.setObjectName("turn")
         self._question = MessageView(theme, True, self)
-        self._question.set_text(turn.question)
+        if turn.pictures:
+            self._question.set_pictures(turn.pictures, pictures)
+        if turn.question:
+            self._question.set_text(turn.question)
+        self._question.resized.connect(self.resized)
         self._words = TintedLabel(theme, role="muted", wrap=True, parent=self)
         self._words.setObjectName("comparison_verdict")
         self._answers = (MessageView(theme, False, self), MessageView(theme, False, self))

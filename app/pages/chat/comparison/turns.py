@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final, Literal
 from PySide6.QtCore import QCoreApplication
 
 from app.pages.chat.comparison.token_diff import TokenDiff
+from app.pages.chat.conversations.conversation import LEFT_OUT
 from core.estimation.goals import ENGINE
 from core.inference.generation.message import Message
 from core.inference.generation.settings import Sampling
@@ -71,25 +72,33 @@ class Reply:
 
 @dataclass
 class Turn:
-    """A message, its settings, both answers, and their differences once both are complete."""
+    """A message, its settings, both answers, and their differences once both are complete.
+
+    `pictures` are the paths of the pictures before the text of the message.
+    """
 
     question: str
     sampling: Sampling = field(default_factory=Sampling)
     replies: tuple[Reply, Reply] = field(default_factory=lambda: (Reply(), Reply()))
     comparison: TokenDiff | None = None
+    pictures: tuple[str, ...] = ()
 
 
-def messages_of(turns: Sequence[Turn], side: int, system: str = "") -> Messages:
+def messages_of(turns: Sequence[Turn], side: int, system: str = "", *, pictures: bool = True) -> Messages:
     """Return the messages for the chat template of a side: every message, and this side's own answers.
 
-    A message without an answer is joined to the next one, as many templates reject repeated roles.
+    A message without an answer is joined to the next one, as many templates reject repeated roles. Pictures are left
+    out if `pictures` is False.
     """
     found: Messages = [{"role": "system", "content": system}] if system.strip() else []
     for turn in turns:
+        text = turn.question or ("" if pictures else LEFT_OUT)
         if found and found[-1]["role"] == "user":
-            found[-1]["content"] += f"\n\n{turn.question}"
+            found[-1]["content"] = "\n\n".join(filter(None, (found[-1]["content"], text)))
         else:
-            found.append({"role": "user", "content": turn.question})
+            found.append({"role": "user", "content": text})
+        if pictures and turn.pictures:
+            found[-1]["pictures"] = (*found[-1].get("pictures", ()), *turn.pictures)
         if turn.replies[side].text.strip():
             found.append({"role": "assistant", "content": turn.replies[side].text})
     return found

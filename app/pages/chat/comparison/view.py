@@ -28,11 +28,14 @@ from app.pages.chat.composer import Composer
 from app.pages.chat.following_scroll import MARGIN
 from app.pages.chat.model_picker import KnownModels
 from app.pages.chat.notice import ChatNotice
+from app.pages.chat.pictures.drop import PictureDrop
+from app.pages.chat.pictures.library import PictureLibrary
 from app.shared.context import Context
 from app.shared.models.choices import merged
 from app.widgets.announcement import announce
 from app.widgets.note import Note
 from app.widgets.view_stack import ViewStack
+from core.errors import BitwrightError
 
 _PICKED = ("comparison/left", "comparison/right")
 _DEVICES = ("comparison/left_device", "comparison/right_device")
@@ -59,7 +62,8 @@ class ComparisonView(QWidget):
         self._fitted = False
         self._heads = tuple(SideHeader(theme, side, self) for side in self._session.sides)
         self._welcome = ComparisonWelcome(theme, self)
-        self._turn_list = TurnList(theme, self)
+        self._pictures = PictureLibrary(parent=self)
+        self._turn_list = TurnList(theme, self._pictures, self)
         self._stack = ViewStack(self)
         self._stack.addWidget(self._welcome)
         self._stack.addWidget(self._turn_list)
@@ -76,7 +80,9 @@ class ComparisonView(QWidget):
             "comparison_settings", self.tr("Settings"), self.tr("Order, system prompt and sampling")
         )
         self._show.setCheckable(True)
-        self._composer = Composer(theme, self)
+        self._refused: BitwrightError | None = None
+        self._composer = Composer(theme, self._pictures, self)
+        PictureDrop(self, self._composer)
         self._settings = ComparisonSettings(theme, context.state, self)
         self._settings.setVisible(bool(context.state.value(_SHOWN, False)))
         self._lay_out()
@@ -100,10 +106,11 @@ class ComparisonView(QWidget):
             if name:
                 self._pick(place, name)
 
-    def ask(self, question: str) -> None:
+    def ask(self, question: str, pictures: tuple[str, ...] = ()) -> None:
         """Send a message to both models."""
+        self._refused = None
         self._session.order = self._settings.order
-        self._session.ask(question, self._settings.values(), self._settings.system)
+        self._session.ask(question, self._settings.values(), self._settings.system, pictures)
 
     def stop(self) -> None:
         """Stop both answers."""
@@ -211,6 +218,10 @@ class ComparisonView(QWidget):
         self._turn_list.measure_asked.connect(self._measure)
         self._composer.sent.connect(self.ask)
         self._composer.stop_asked.connect(self.stop)
+        self._composer.pictures_edited.connect(lambda: self._refuse(None))
+        self._composer.refused.connect(self._refuse)
+        self._pictures.failed.connect(lambda error: context.report(error, None))
+        self._pictures.told.connect(context.show_message)
         self._welcome.chosen.connect(self.ask)
         self._welcome.model_asked.connect(lambda: context.go("model"))
         self._again.clicked.connect(self._ask_again)
@@ -258,6 +269,11 @@ class ComparisonView(QWidget):
             side.session.stop()
         elif side.session.state == "ready":
             side.measure()
+
+    def _refuse(self, error: BitwrightError | None) -> None:
+        """Show the reason why a picture was not attached, or none."""
+        self._refused = error
+        self._show_notice()
 
     def _ask_again(self) -> None:
         self._session.order = self._settings.order
@@ -334,12 +350,21 @@ class ComparisonView(QWidget):
         for button in (self._again, self._clear):
             button.setVisible(not empty)
             button.setEnabled(not busy and (button is self._clear or session.ready))
-        if empty and session.cleared_turns:
+        blind = [side.blind for side in session.sides]
+        self._composer.set_blind(self.tr("Neither model reads pictures.") if all(blind) else "")
+        self._show_notice()
+        self._show_slow()
+        self._update_turns(busy)
+
+    def _show_notice(self) -> None:
+        session = self._session
+        if self._refused is not None:
+            words, button = str(self._refused), self.tr("Dismiss")
+            self._notice.show_message(words, button, lambda: self._refuse(None), role="warning")
+        elif not session.turns and session.cleared_turns:
             self._notice.show_message(self.tr("The comparison was cleared."), self.tr("Undo"), session.restore_turns)
         else:
             self._notice.hide()
-        self._show_slow()
-        self._update_turns(busy)
 
     def _show_slow(self) -> None:
         words = self.tr("A run is active. Both the run and the answers are slower.")

@@ -17,6 +17,8 @@ from core.inference.generation.reply import Statistics
 
 Role = Literal["user", "assistant"]
 LONGEST_TITLE: Final = 60
+LEFT_OUT: Final = "[picture]"
+"""Text of a message without text whose pictures are left out of a prompt."""
 
 
 @dataclass
@@ -161,17 +163,19 @@ class Conversation:
         """Return the messages for a chat template: the system prompt and the shown branch, without reasoning.
 
         Empty messages are omitted and adjacent messages of one role joined, as many templates reject repeated roles.
-        Pictures are in the key `pictures` of messages that have some, unless `pictures` is False.
+        Pictures are in the key `pictures` of messages that have some. If `pictures` is False, they are left out, and a
+        message without text says so, as many templates require that questions and answers alternate.
         """
         found: list[ChatMessage] = [{"role": "system", "content": system}] if system.strip() else []
         for message in self._walk():
             shown = message.pictures if pictures else ()
-            if not message.text.strip() and not shown:
+            text = LEFT_OUT if message.pictures and not shown and not message.text.strip() else message.text
+            if not text.strip() and not shown:
                 continue
             if not found or found[-1]["role"] != message.role:
-                found.append({"role": message.role, "content": message.text})
-            elif message.text.strip():
-                found[-1]["content"] = "\n\n".join(filter(None, (found[-1]["content"], message.text)))
+                found.append({"role": message.role, "content": text})
+            elif text.strip():
+                found[-1]["content"] = "\n\n".join(filter(None, (found[-1]["content"], text)))
             if shown:
                 found[-1]["pictures"] = (*found[-1].get("pictures", ()), *shown)
         return found

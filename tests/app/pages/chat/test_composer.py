@@ -8,13 +8,14 @@ from PySide6.QtWidgets import QPlainTextEdit, QPushButton
 from pytestqt.qtbot import QtBot
 
 from app.pages.chat.composer import MOST_LINES, Composer
+from app.pages.chat.pictures.library import PictureLibrary
 from app.theme import Theme
 from tests.app.find import find
 
 
 @pytest.fixture
 def composer(theme: Theme, qtbot: QtBot) -> Composer:
-    composer = Composer(theme)
+    composer = Composer(theme, PictureLibrary())
     qtbot.addWidget(composer)
     composer.resize(400, 60)
     composer.show()
@@ -35,7 +36,7 @@ def test_enter_sends_and_empties(composer: Composer, field: QPlainTextEdit, qtbo
     qtbot.keyClicks(field, "hello")
     with qtbot.waitSignal(composer.sent) as caught:
         qtbot.keyClick(field, Qt.Key.Key_Return)
-    assert caught.args == ["hello"]
+    assert caught.args == ["hello", ()]
     assert composer.text == ""
 
 

@@ -9,6 +9,7 @@ from pytestqt.qtbot import QtBot
 from app.pages.chat import conversation_view
 from app.pages.chat.conversation_view import ConversationView
 from app.pages.chat.conversations.conversation import Conversation
+from app.pages.chat.pictures.library import PictureLibrary
 from app.theme import Theme
 from core.inference.generation.reply import Statistics
 from core.inference.generation.settings import Sampling
@@ -17,7 +18,7 @@ from tests.app.find import find
 
 @pytest.fixture
 def view(theme: Theme, qtbot: QtBot) -> ConversationView:
-    view = ConversationView(theme)
+    view = ConversationView(theme, PictureLibrary())
     qtbot.addWidget(view)
     view.resize(600, 400)
     return view

@@ -9,6 +9,7 @@ from pytestqt.qtbot import QtBot
 from app.pages.chat.conversation_view import ConversationView
 from app.pages.chat.message_view import MessageView
 from app.pages.chat.page import ChatPage
+from app.pages.chat.pictures.library import PictureLibrary
 from app.pages.chat.thinking_view import ThinkingView
 from app.theme import Theme
 from core.events import Token
@@ -20,7 +21,7 @@ from tests.app.scripted_session import ANSWERED, ScriptedCalls
 
 @pytest.fixture
 def view(theme: Theme, qtbot: QtBot) -> ConversationView:
-    view = ConversationView(theme)
+    view = ConversationView(theme, PictureLibrary())
     qtbot.addWidget(view)
     view.resize(600, 400)
     view.show()
