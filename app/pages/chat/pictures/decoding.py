@@ -48,36 +48,27 @@ class Preview:
 
 
 def read_picture(path: Path) -> tuple[bytes, str]:
-    """Return the content and the format of a picture file that was checked.
+    """Return the content and the format (one of SUFFIXES) of a picture file.
 
     Raises:
         BadInput: it is not a complete picture in a supported format, or too large.
     """
+    name = path.name
     try:
         if not path.is_file():
-            raise BadInput(f"{path.name} is not a file.", _SUPPORTED)
+            raise BadInput(f"{name} is not a file.", _SUPPORTED)
         with path.open("rb") as stream:
             data = stream.read(MOST_BYTES + 1)
     except OSError as error:
-        raise BadInput(f"{path.name} cannot be read: {error.strerror}.", "Check its permissions.") from error
-    return data, check(data, path.name)
-
-
-def check(data: bytes, name: str) -> str:
-    """Return the format of a picture, one of SUFFIXES.
-
-    Raises:
-        BadInput: it is not a complete picture in a supported format, or too large.
-    """
+        raise BadInput(f"{name} cannot be read: {error.strerror}.", "Check its permissions.") from error
     if not data:
         raise BadInput(f"{name} is empty.", _AGAIN)
     if len(data) > MOST_BYTES:
-        raise BadInput(
-            f"{name} is larger than {human(MOST_BYTES)}, the limit for a picture.", "Save it with less detail."
-        )
-    reader, _buffer = _reader(data)
-    format = _FORMATS.get(bytes(reader.format().data()))
-    if format is None:
+        words = f"{name} is larger than {human(MOST_BYTES)}, the limit for a picture."
+        raise BadInput(words, "Save it with less detail.")
+    reader = _reader(str(path))
+    format = _format(reader)
+    if not format:
         raise BadInput(f"{name} is not a picture in a supported format.", _SUPPORTED)
     size = reader.size()
     if size.width() * size.height() > MOST_PIXELS:
@@ -88,7 +79,7 @@ def check(data: bytes, name: str) -> str:
     complete = size.isValid() and (format != "jpeg" or _jpeg_ends(data))
     if not complete or _scaled(reader, PREVIEW).isNull():
         raise BadInput(f"{name} is damaged or incomplete.", _AGAIN)
-    return format
+    return data, format
 
 
 def png_of(image: QImage) -> bytes:
@@ -111,30 +102,31 @@ def png_of(image: QImage) -> bytes:
 def decode(path: str, limit: QSize | None = None) -> Preview:
     """Return a picture that fits into `limit`, or at its full size; pixels are not enlarged."""
     try:
-        data = Path(path).read_bytes()
+        nbytes = Path(path).stat().st_size
     except FileNotFoundError:
         return Preview(problem="The file is missing.")
     except OSError as error:
         return Preview(problem=f"The file cannot be read: {error.strerror}.")
-    reader, _buffer = _reader(data)
+    reader = _reader(path)
     size = reader.size()
-    if bytes(reader.format().data()) not in _FORMATS or size.width() * size.height() > MOST_PIXELS:
+    if not _format(reader) or size.width() * size.height() > MOST_PIXELS:
         return Preview(problem="The file is not a picture that can be shown.")
     image = _scaled(reader, limit)
     if image.isNull():
         return Preview(problem="The file is damaged.")
-    return Preview(image, size.transposed() if _turned(reader) else size, len(data))
+    return Preview(image, size.transposed() if _turned(reader) else size, nbytes)
 
 
-def _reader(data: bytes) -> tuple[QImageReader, QBuffer]:
-    """Return a reader of `data`, and its buffer, which must live as long."""
-    buffer = QBuffer()
-    buffer.setData(QByteArray(data))
-    buffer.open(QIODevice.OpenModeFlag.ReadOnly)
-    reader = QImageReader(buffer)
+def _reader(path: str) -> QImageReader:
+    """Return a reader that opens the file itself; handing over bytes would copy them while the GUI thread waits."""
+    reader = QImageReader(path)
     reader.setDecideFormatFromContent(True)
     reader.setAutoTransform(True)
-    return reader, buffer
+    return reader
+
+
+def _format(reader: QImageReader) -> str:
+    return _FORMATS.get(bytes(reader.format().data()), "")
 
 
 def _scaled(reader: QImageReader, limit: QSize | None) -> QImage:

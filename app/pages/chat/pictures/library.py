@@ -19,7 +19,7 @@ from PySide6.QtCore import QMimeData, QObject, QSize, Qt, QUrl, Signal
 from PySide6.QtGui import QGuiApplication, QImage
 
 from app.pages.chat.conversations.picture_files import PictureFiles, display_name
-from app.pages.chat.pictures.decoding import PASTED, PREVIEW, Preview, check, decode, png_of, read_picture
+from app.pages.chat.pictures.decoding import PASTED, PREVIEW, Preview, decode, png_of, read_picture
 from core.errors import BadInput, BitwrightError, OutputProblem
 from core.files import with_retries
 
@@ -137,8 +137,7 @@ class PictureLibrary(QObject):
 
 def _attached(source: PictureSource, files: PictureFiles) -> tuple[str, Preview]:
     if isinstance(source, QImage):
-        data, name = png_of(source), PASTED
-        format = check(data, name)
+        data, name, format = png_of(source), PASTED, "png"
     else:
         data, format = read_picture(Path(source))
         name = Path(source).name
