@@ -116,7 +116,7 @@ def test_what_cannot_be_shown_has_a_reason(tmp_path: Path, made: Callable[[Path]
 
 
 def test_an_image_becomes_a_file() -> None:
-    assert QImage.fromData(png_of(image()), "PNG").size() == QSize(40, 30)
+    assert QImage.fromData(png_of(image())).size() == QSize(40, 30)
 
 
 def test_an_empty_clipboard_image_is_refused() -> None:
