@@ -40,6 +40,8 @@ OWN_ENVIRONMENT = {
     "ipex": "it needs torch 2.8",
 }
 """Extras that conflict with the pinned versions in `.venv` -> reason."""
+DEFAULT_EXTRAS = frozenset({"vision"})
+"""Extras that every set-up installs: small, and needed for a part of the window."""
 
 
 class SetupError(Exception):
@@ -301,11 +303,11 @@ def ensure(device: str = "auto", extras: frozenset[str] = frozenset()) -> None:
 
 
 def set_up(device: str, extras: frozenset[str]) -> None:
-    """Set up `.venv` for the device and the extras, keeping the extras of an earlier set-up."""
+    """Set up `.venv` for the device, the extras and those installed by default, keeping those of an earlier set-up."""
     check_extras(extras)
     began = time.monotonic()
     stamp = read_json(STAMP)
-    extras |= set(as_list(stamp.get("extras")))
+    extras |= DEFAULT_EXTRAS | set(as_list(stamp.get("extras")))
     if device == "auto":
         device = str(stamp.get("device", ""))
     if device not in BUILDS:

@@ -36,7 +36,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("bitsmap", "recipes"),
     ("schemes", "staging"),
     ("claim", "compiled", "model_id", "private_files", "threads"),
-    ("block_types", "control", "files", "lock", "pace"),
+    ("block_types", "control", "files", "lock", "pace", "pictures"),
     ("errors", "events", "home", "wording"),
     ("codec",),
 )
@@ -76,7 +76,8 @@ TORCH_FREE = (
     "core.jobs.failure", "core.jobs.following", "core.jobs.inline", "core.jobs.process", "core.jobs.steering",
     "core.jobs.store", "core.jobs.stream", "core.jobs.worker", "core.model.architectures.config",
     "core.model.architectures.rope", "core.model.architectures.table", "core.model.folder", "core.model.fused",
-    "core.model.headers", "core.model.refusals", "core.model.tree", "core.model_id", "core.pace", "core.recipes",
+    "core.model.headers", "core.model.refusals", "core.model.tree", "core.model_id", "core.pace",
+    "core.pictures.opening", "core.recipes",
     "core.report.command_line", "core.report.loading_snippets", "core.report.model_card", "core.report.verdict",
     "core.schemes", "core.sensitivity.cache", "core.sensitivity.spec", "core.sensitivity.table", "core.service.calls",
     "core.service.chat_calls", "core.service.child", "core.service.client", "core.service.messages",

@@ -159,3 +159,15 @@ def test_an_extra_that_needs_its_own_environment_gives_a_hint(extra: str) -> Non
     with pytest.raises(venv_setup.SetupError) as raised:
         venv_setup.check_extras(frozenset({extra}))
     assert (raised.value.status, f"{extra}/bin/pip install" in raised.value.hint) == (2, True)
+
+
+def test_every_set_up_installs_the_default_extras(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    parts: list[frozenset[str]] = []
+    for name in ("make_environment", "install_torch", "install", "write_stamp"):
+        monkeypatch.setattr(venv_setup, name, lambda *_: None)
+    for name in ("STAMP", "LOG"):
+        monkeypatch.setattr(venv_setup, name, tmp_path / name)
+    monkeypatch.setattr(venv_setup, "install_locked", parts.append)
+    venv_setup.set_up("cpu", frozenset({"native"}))
+    assert parts == [{lock_file.BASE, "native", "vision"}]
+    assert set(PROJECT["optional-dependencies"]) >= venv_setup.DEFAULT_EXTRAS
