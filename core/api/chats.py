@@ -92,8 +92,8 @@ def open_chat(
 ) -> ChatModel:
     """Load a model for a conversation with several turns (see `answer`). Imports torch and takes seconds.
 
-    The arguments are those of `chat`. `Log` events are emitted if the model runs on another device than requested, and
-    if it has no chat template, so that it can only continue text.
+    The arguments are those of `chat`. `Log` events are emitted if the model runs on another device than requested,
+    if it has no chat template, so that it can only continue text, and if it can see pictures but cannot get any here.
     """
     name = absolute(model)
     preflight.check_model(name)
@@ -105,6 +105,8 @@ def open_chat(
         tell(Log("warning", note))
     if talk.notice:
         tell(Log("warning", talk.notice))
+    if talk.prompts.pictures_note:
+        tell(Log("info", talk.prompts.pictures_note))
     return talk
 
 

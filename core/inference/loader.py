@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from core.control import ShouldStop, never
-from core.errors import DeviceProblem, UnsupportedModel
+from core.errors import BitwrightError, DeviceProblem, UnsupportedModel
 from core.events import Emit, Log
 from core.formats.dense_store import dense_store
 from core.formats.gguf.reader import GgufCheckpoint
@@ -29,10 +29,12 @@ from core.inference.devices import FAILURES, choose_or_cpu, probe_dtype
 from core.inference.devices import choose as choose_device
 from core.inference.layers import fill
 from core.inference.memory import give_back_memory
+from core.inference.runners.module import picture_refusal
 from core.inference.runners.runner import Runner
 from core.inference.starting import LoadPlan, context_for, start
 from core.model.folder import check_architecture
 from core.model.headers import read_folder
+from core.model.processor import PictureProcessor, load_processor
 from core.model.skeleton import build_skeleton
 from core.model.tokenizer import load_tokenizer
 from core.model.tree import ModelTree, build_tree
@@ -78,6 +80,8 @@ class LoadedRunner:
         weight_bytes: size of the tensors on disk.
         unpacked: format of quantized weights that were unpacked to 16 bits, such as `MXFP4`; "" for others.
         rows: table of backends, with the number of layers that each computes.
+        processor: of the pictures; None if the model or the runner cannot read any.
+        pictures_note: reason, as a sentence, why a model that can see pictures cannot read them here; or "".
     """
 
     runner: Runner
@@ -92,6 +96,8 @@ class LoadedRunner:
     weight_bytes: int
     unpacked: str
     rows: tuple[BackendRow, ...]
+    processor: PictureProcessor | None = None
+    pictures_note: str = ""
 
     @property
     def context(self) -> int:
@@ -180,13 +186,11 @@ def load_runner(
     chosen, note = choose_or_cpu(device)
     source = open_source(model, emit, should_stop, imported=False)
     checkpoint = _open(source.place, emit, should_stop)
-    # Unpacking and loading a tokenizer of 262,144 tokens allocates several times its size.
-    folder = checkpoint.folder
-    give_back_memory()
-    tokenizer = load_tokenizer(folder)
-    give_back_memory()
+    tokenizer = _load_tokenizer(checkpoint.folder)
     room = context_for(checkpoint.config, chosen, context)
-    opening = LoadPlan(source, checkpoint, open_tree(checkpoint), chosen, backend, dtype, room, emit, should_stop)
+    tree = open_tree(checkpoint)
+    processor, pictures_note = find_processor(tree, checkpoint.folder, tokenizer)
+    opening = LoadPlan(source, checkpoint, tree, chosen, backend, dtype, room, emit, should_stop, processor is not None)
     try:
         started = start(opening)
     except (DeviceProblem, *FAILURES) as error:
@@ -196,6 +200,7 @@ def load_runner(
         emit(Log("warning", note))
         chosen, _ = choose_or_cpu("cpu")
         started = start(replace(opening, device=chosen, context=context_for(checkpoint.config, chosen, context)))
+    pictures_note = pictures_note or (picture_refusal(started.runner) if processor is not None else "")
     return LoadedRunner(
         runner=started.runner,
         tokenizer=tokenizer,
@@ -209,7 +214,30 @@ def load_runner(
         weight_bytes=_stored_bytes(checkpoint),
         unpacked=checkpoint.source.kind if isinstance(checkpoint, PlainCheckpoint) else "",
         rows=started.rows,
+        processor=None if pictures_note else processor,
+        pictures_note=pictures_note,
     )
+
+
+def _load_tokenizer(folder: Path) -> Any:
+    """Load a tokenizer and return freed memory: one of 262,144 tokens allocates several times its size."""
+    give_back_memory()
+    tokenizer = load_tokenizer(folder)
+    give_back_memory()
+    return tokenizer
+
+
+def find_processor(tree: ModelTree, folder: Path, tokenizer: Any) -> tuple[PictureProcessor | None, str]:
+    """Return the processor of a model with a vision tower, or else the reason, as a sentence, why it cannot be used.
+
+    Both are missing for a model without a vision tower.
+    """
+    if not any(tower.kind == "vision" for tower in tree.towers):
+        return None, ""
+    try:
+        return load_processor(folder, tokenizer), ""
+    except BitwrightError as error:
+        return None, str(error)
 
 
 def open_tree(checkpoint: Checkpoint) -> ModelTree:

@@ -7,6 +7,7 @@ gives the reason.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
@@ -57,6 +58,7 @@ class LoadPlan:
         context: length of the cache in tokens.
         emit: receives `Log` and `Progress` events.
         should_stop: polled while loading.
+        pictures: the model can read pictures, which is only possible with a transformers model.
     """
 
     source: ModelSource
@@ -68,6 +70,7 @@ class LoadPlan:
     context: int
     emit: Emit
     should_stop: ShouldStop
+    pictures: bool = False
 
 
 @dataclass(frozen=True)
@@ -157,6 +160,8 @@ def _by_native(opening: LoadPlan, skeleton: Skeleton, reasons: dict[str, str]) -
     if not build.is_there():
         opening.emit(Log("info", "Compiling the kernels for this processor. This is done only once."))
     reason = library.why_not() or native.refusal(skeleton) or _not_packed(opening)
+    if opening.pictures and opening.backend == AUTO:
+        reason = reason or "It cannot read pictures, which this model can; choose it for chats without pictures."
     if not reason:
         check_room(opening.device, needed_bytes(opening.checkpoint, None, None), f"{opening.source.label}")
         progress = LoadProgress(opening.emit)
@@ -200,7 +205,10 @@ def _by_modules(opening: LoadPlan, skeleton: Skeleton, reasons: dict[str, str]) 
     # Linears that are not quantized count as `dense`.
     choice.taken["dense"] += plain_linears(checkpoint, opening.tree)
     exact = name == "float32" and choice.taken["dense"] == sum(choice.taken.values())
-    runner = open_runner(skeleton.model, opening.context, device.id, name, exact=exact, emit=opening.emit)
+    towers = functools.partial(skeleton.with_towers, dtype, torch.device(device.id))
+    runner = open_runner(
+        skeleton.model, opening.context, device.id, name, exact=exact, towers=towers, emit=opening.emit
+    )
     return StartedRunner(runner, choice.rows(reasons), name)
 
 

@@ -57,21 +57,27 @@ class ChatTemplate:
         variables: Mapping[str, Any] | None = None,
         *,
         continue_last: bool = False,
+        picture_mark: str = "",
         should_stop: ShouldStop = never,
     ) -> str:
         """Render a conversation.
 
+        The pictures of a message stand before its text. Templates of most vision-language models write their marks for
+        content that is a list of parts, some of them only if that of all messages is; others expect the marks in texts.
+
         Args:
             messages: with `role`, `content` and any other field of the template. `thinking` and `reasoning_content`
-                are set to the same text if either is given.
+                are set to the same text if either is given. Of `pictures`, only the number matters.
             variables: further variables of the template, such as `enable_thinking`. `add_generation_prompt` is true
                 by default.
             continue_last: end the text inside the last message, so that the model continues it.
+            picture_mark: text that stands for a picture.
             should_stop: called about 20 times a second.
 
         Raises:
             TemplateRefusal: the template rejects the conversation, or fails on it.
-            BadInput: the template cannot be parsed, or exceeds the limit on time, memory or length.
+            BadInput: the template cannot be parsed, exceeds the limit on time, memory or length, or has no place for
+                pictures.
             Cancelled: `should_stop` returned true.
         """
         shown = [_with_reasoning(message) for message in messages]
@@ -86,6 +92,9 @@ class ChatTemplate:
         }
         if continue_last:
             values["add_generation_prompt"] = False
+        if any(message.get("pictures") for message in shown):
+            text = self._with_pictures(shown, values, picture_mark, should_stop)
+            return _until_tag(text) if continue_last else text
         try:
             text = _rendered(self.text, {**values, "messages": shown}, should_stop)
             whole = all(_said(message) in text for message in shown)
@@ -96,6 +105,33 @@ class ChatTemplate:
         if not whole and self._reads_parts(values, should_stop):
             text = _rendered(self.text, {**values, "messages": [_in_parts(message) for message in shown]}, should_stop)
         return _until_tag(text) if continue_last else text
+
+    def _with_pictures(
+        self, messages: Sequence[Mapping[str, Any]], values: Mapping[str, Any], mark: str, should_stop: ShouldStop
+    ) -> str:
+        """Render a conversation with pictures in the form of which the template shows most texts.
+
+        All pictures and questions must be in the result; answers may be shortened by the template.
+        """
+        wanted = sum(len(message.get("pictures", ())) + str(message["content"]).count(mark) for message in messages)
+        refusal: TemplateRefusal | None = None
+        found: list[tuple[int, str]] = []
+        for form in (_in_parts_if_pictures, _in_parts, lambda message: _with_marks(message, mark)):
+            shown = [{key: value for key, value in form(each).items() if key != "pictures"} for each in messages]
+            try:
+                text = _rendered(self.text, {**values, "messages": shown}, should_stop)
+            except TemplateRefusal as error:
+                refusal = refusal or error
+                continue
+            if text.count(mark) == wanted and "'type': 'image'" not in text and all(_said(m) in text for m in messages):
+                found.append((sum(str(message["content"]).strip() in text for message in messages), text))
+                if found[-1][0] == len(messages):
+                    break
+        if found:
+            return max(found, key=lambda pair: pair[0])[1]
+        if refusal is not None:
+            raise refusal
+        raise BadInput("The model's chat template has no place for pictures.", "Ask without pictures.")
 
     def _reads_parts(self, values: Mapping[str, Any], should_stop: ShouldStop) -> bool:
         """Return whether the template renders content that is a list of parts, and drops content that is a string.
@@ -120,8 +156,20 @@ def _said(message: Mapping[str, Any]) -> str:
 
 
 def _in_parts(message: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the message with its content as a list of one text part."""
-    return {**message, "content": [{"type": "text", "text": message.get("content", "")}]}
+    """Return the message with its content as a list: a part for each picture, and one for the text."""
+    pictures = [{"type": "image"} for _ in message.get("pictures", ())]
+    text = message.get("content", "")
+    return {**message, "content": [*pictures, *([{"type": "text", "text": text}] if text or not pictures else [])]}
+
+
+def _in_parts_if_pictures(message: Mapping[str, Any]) -> Mapping[str, Any]:
+    return _in_parts(message) if message.get("pictures") else message
+
+
+def _with_marks(message: Mapping[str, Any], mark: str) -> dict[str, Any]:
+    """Return the message with the marks of its pictures in its text, each in a line of its own."""
+    marks = f"{mark}\n" * len(message.get("pictures", ()))
+    return {**message, "content": f"{marks}{message.get('content', '')}"}
 
 
 def template_text(tokenizer: Any) -> str:

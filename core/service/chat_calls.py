@@ -131,6 +131,8 @@ class ChatCalls:
             backends=tuple(loaded.rows),
             perplexity=reported_perplexity(Path(name), loaded.folder),
             thinking=opened.thinks,
+            reads=opened.reads,
+            pictures_note=opened.prompts.pictures_note,
         )
 
 

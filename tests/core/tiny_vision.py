@@ -190,7 +190,7 @@ FAMILIES: Final[dict[str, Family]] = {
                 "num_key_value_heads": 2,
                 "head_dim": 16,
                 "pooling_kernel_size": 2,
-                "position_embedding_size": 64,
+                "position_embedding_size": 160,
                 "default_output_length": 70,
             },
             "audio_config": None,

@@ -16,19 +16,29 @@ from core.inference.generation.reply import Statistics
 from core.inference.generation.sampling import TokenSampler
 from core.inference.generation.settings import Sampling
 from core.inference.generation.thinking import Part, Splitter, StopMatcher
-from core.inference.runners.runner import Runner
+from core.inference.runners.runner import Runner, reads_pictures
+from core.model.processor import PictureInputs
 from core.model.tokenizer import hidden_ids
 
 
 class PrefixCache:
-    """A runner with the token ids in its cache; a prompt's common prefix with them is not processed again."""
+    """A runner with the token ids in its cache; a prompt's common prefix with them is not processed again.
+
+    A prompt with pictures is only continued if it has the same pictures as the cache and differs after the last one.
+    """
 
     def __init__(self, runner: Runner) -> None:
         self.runner = runner
         self._held: list[int] = []
+        self._digests: tuple[str, ...] = ()
 
-    def prefill(self, ids: Sequence[int], should_stop: ShouldStop) -> tuple[Tensor, int]:
+    def prefill(
+        self, ids: Sequence[int], should_stop: ShouldStop, pictures: PictureInputs | None = None
+    ) -> tuple[Tensor, int]:
         """Process the prompt `ids` and return the logits after its last token and the number of cached tokens.
+
+        Args:
+            pictures: the pictures of the prompt, if it has some; the runner must be able to read them.
 
         Raises:
             Cancelled: `should_stop` returned True; the tokens processed until then stay in the cache.
@@ -37,8 +47,14 @@ class PrefixCache:
         held = self._held[: self.runner.length]
         most = min(len(held), len(ids) - 1)
         common = next((index for index in range(most) if held[index] != ids[index]), most)
+        digests = () if pictures is None else pictures.digests
+        if digests != self._digests or (pictures is not None and common < pictures.end):
+            common = 0
         if common < self.runner.length:
             self.runner.truncate(common)
+        self._digests = digests
+        if reads_pictures(self.runner):
+            self.runner.set_pictures(pictures)
         try:
             return self.runner.extend(ids[common:], should_stop), common
         finally:
@@ -52,8 +68,10 @@ class PrefixCache:
 
     def forget(self) -> None:
         """Empty the cache."""
-        self._held = []
+        self._held, self._digests = [], ()
         self.runner.truncate(0)
+        if reads_pictures(self.runner):
+            self.runner.set_pictures(None)
 
 
 class Answer:
@@ -137,7 +155,7 @@ class Answer:
         room = self._runner.runner.context - len(ids)
         limit = min(self._sampling.max_tokens, room)
         try:
-            logits, statistics.cached_tokens = self._runner.prefill(ids, should_stop)
+            logits, statistics.cached_tokens = self._runner.prefill(ids, should_stop, self._prompt.pictures)
             statistics.prompt_seconds = time.monotonic() - began
             while True:
                 early = statistics.tokens < self._sampling.min_tokens

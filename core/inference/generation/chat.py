@@ -17,6 +17,7 @@ from core.inference.generation.settings import Sampling
 from core.inference.generation.thinking import Part
 from core.inference.generation.turn_ends import end_tokens
 from core.inference.runners.runner import Runner
+from core.model.processor import PictureProcessor
 
 __all__ = ["ChatBackend", "ChatModel", "Message", "Part", "Sampling", "Statistics", "load"]
 
@@ -41,10 +42,11 @@ class ChatModel:
         prompts: writer of the model's prompts.
     """
 
-    def __init__(self, loaded: ChatBackend) -> None:
+    def __init__(self, loaded: ChatBackend, processor: PictureProcessor | None = None, pictures_note: str = "") -> None:
+        """Prepare for chats with a loaded model; `processor` and `pictures_note` as in `PromptWriter`."""
         self.loaded = loaded
         self.statistics = Statistics()
-        self.prompts = PromptWriter(loaded.tokenizer)
+        self.prompts = PromptWriter(loaded.tokenizer, processor, pictures_note)
         self._ends = end_tokens(loaded.tokenizer, loaded.folder)
         self._runner = PrefixCache(loaded.runner)
 
@@ -62,6 +64,11 @@ class ChatModel:
     def template(self) -> str:
         """The model's chat template; "" for a base model, which has none."""
         return self.prompts.template
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """Kinds of input that messages can have: `text`, `pictures`."""
+        return ("text", "pictures") if self.prompts.reads_pictures else ("text",)
 
     @property
     def thinks(self) -> bool:
@@ -148,4 +155,5 @@ def load(
     """Load a model for chat; arguments and exceptions as in `core.inference.loader.load_runner`."""
     from core.inference.loader import load_runner
 
-    return ChatModel(load_runner(model, device, backend=backend, context=context, emit=emit, should_stop=should_stop))
+    loaded = load_runner(model, device, backend=backend, context=context, emit=emit, should_stop=should_stop)
+    return ChatModel(loaded, loaded.processor, loaded.pictures_note)

@@ -13,7 +13,9 @@ from core.control import ShouldStop, never
 from core.errors import BadInput
 from core.inference.generation.message import Message
 from core.inference.generation.thinking import KNOWN, ThinkingTags, marks_of
+from core.inference.memory import memory_errors
 from core.model.chat_template import ChatTemplate, TemplateRefusal
+from core.model.processor import PictureInputs, PictureProcessor
 
 Variables = Mapping[str, Any]
 """Variables of a chat template."""
@@ -41,6 +43,7 @@ class Prompt:
         marks: thinking marks that the answer may contain.
         continues: whether the answer continues the last message.
         note: remark about the prompt for the user, as one sentence, or "".
+        pictures: inputs of the model for a prompt with pictures; None without.
     """
 
     ids: tuple[int, ...]
@@ -50,13 +53,21 @@ class Prompt:
     marks: tuple[ThinkingTags, ...] = ()
     continues: bool = False
     note: str = ""
+    pictures: PictureInputs | None = None
 
 
 class PromptWriter:
     """Writer of prompts in the format of one model. Equal conversations give equal prompts."""
 
-    def __init__(self, tokenizer: Any) -> None:
-        self._tokenizer = tokenizer
+    def __init__(self, tokenizer: Any, processor: PictureProcessor | None = None, pictures_note: str = "") -> None:
+        """Prepare for a model.
+
+        Args:
+            tokenizer: of the model.
+            processor: of the model's pictures; None if it cannot get any.
+            pictures_note: reason, as a sentence, why a model that can see pictures cannot get them; "" for others.
+        """
+        self._tokenizer, self._processor, self._pictures_note = tokenizer, processor, pictures_note
         self._format = ChatTemplate(tokenizer)
         self._marks = marks_of(self.template, tokenizer.get_added_vocab()) if self.template else ()
         self._takes_system: bool | None = None
@@ -65,6 +76,18 @@ class PromptWriter:
     def template(self) -> str:
         """The model's chat template; "" for a base model."""
         return self._format.text
+
+    @property
+    def reads_pictures(self) -> bool:
+        """True if messages can have pictures."""
+        return self._processor is not None and bool(self.template)
+
+    @property
+    def pictures_note(self) -> str:
+        """Reason, as a sentence, why a model that can see pictures cannot get them; "" for others."""
+        if self._processor is not None and not self.template:
+            return "The model can see pictures, but has no chat template to place them in a prompt."
+        return self._pictures_note
 
     @property
     def thinks(self) -> bool:
@@ -98,16 +121,24 @@ class PromptWriter:
             should_stop: polled while the template is rendered.
 
         Raises:
-            BadInput: the conversation is empty or has nothing to continue, or the template refuses it or fails.
+            BadInput: the conversation is empty or has nothing to continue, the template refuses it or fails, or it has
+                pictures, which this model cannot get or which cannot be opened.
             Cancelled: `should_stop` returned True.
         """
         _check(messages, continue_last)
+        sources = [source for message in messages for source in message.get("pictures", ())]
+        if sources and not self.reads_pictures:
+            raise BadInput(
+                self.pictures_note or "This model reads text only.",
+                "Remove the pictures from the conversation, or choose a vision-language model.",
+            )
+        mark = self._processor.mark if self._processor is not None else ""
         if not self.template:
             return self.plain("\n".join(message["content"] for message in messages))
         messages, note = self._with_system(messages, should_stop)
 
         def rendered(some: Sequence[Message], **options: Any) -> str:
-            return self._format.render(some, variables, should_stop=should_stop, **options)
+            return self._format.render(some, variables, picture_mark=mark, should_stop=should_stop, **options)
 
         text = rendered(messages[:-1] if continue_last else messages)
         last = messages[-1]["content"].rstrip()
@@ -119,8 +150,12 @@ class PromptWriter:
             text, thinking = _continued(messages, text, (*known, *KNOWN)[0], thinking, rendered)
             known = known if thinking or not messages[-1]["content"] else ()
         text = _whole(text)
-        ids = self._tokenizer(text, add_special_tokens=False)["input_ids"]
-        return Prompt(tuple(ids), text, 0, thinking, known, continue_last, note)
+        pictures = None
+        if sources and self._processor is not None:
+            with memory_errors("Preparing the pictures"):
+                pictures = self._processor.inputs(text, sources)
+        ids = self._tokenizer(text, add_special_tokens=False)["input_ids"] if pictures is None else pictures.ids
+        return Prompt(tuple(ids), text, 0, thinking, known, continue_last, note, pictures)
 
     def fitted(
         self,
@@ -155,7 +190,8 @@ class PromptWriter:
         best = without(0)
         if len(best.ids) <= goal:
             return best
-        sizes = list(accumulate(self._size(turn, should_stop) for turn in turns))
+        picture = self._tokens_of_a_picture(best)
+        sizes = list(accumulate(self._size(turn, picture, should_stop) for turn in turns))
         step = max(context // 4, 1)
         freed = -(-(len(best.ids) - goal) // step) * step
         while best.dropped < sum(len(turn) for turn in turns[:-1]):
@@ -166,14 +202,29 @@ class PromptWriter:
             freed += step
         if len(best.ids) >= context:
             raise BadInput(
-                f"The question has {len(best.ids)} tokens, but the context has only {context}.", "Shorten the question."
+                f"The question has {len(best.ids)} tokens, but the context has only {context}.",
+                "Shorten the question."
+                if best.pictures is None
+                else "Use fewer or smaller pictures, or a longer context.",
             )
         return best
 
-    def _size(self, turn: Sequence[Message], should_stop: ShouldStop) -> int:
-        """Return the approximate number of tokens of a turn: its texts, and the template's text around an answer."""
+    def _tokens_of_a_picture(self, prompt: Prompt) -> int:
+        """Return the mean number of tokens of the pictures in a prompt; 0 if there are none."""
+        if prompt.pictures is None:
+            return 0
+        text = len(self._tokenizer(prompt.text, add_special_tokens=False)["input_ids"])
+        return max(0, len(prompt.ids) - text) // len(prompt.pictures.digests)
+
+    def _size(self, turn: Sequence[Message], picture: int, should_stop: ShouldStop) -> int:
+        """Return the approximate number of tokens of a turn: its texts and pictures, and the template's text around.
+
+        Args:
+            picture: number of tokens of a picture.
+        """
         size = sum(len(self._tokenizer(message["content"], add_special_tokens=False)["input_ids"]) for message in turn)
-        bare: list[Message] = [{**message, "content": ""} for message in turn]
+        size += picture * sum(len(message.get("pictures", ())) for message in turn)
+        bare: list[Message] = [{**message, "content": "", "pictures": ()} for message in turn]
         with suppress(TemplateRefusal):  # a template may refuse a turn by itself
             around, alone = (len(self.write(some, should_stop=should_stop).ids) for some in (bare, bare[:1]))
             size += around - alone
@@ -231,6 +282,9 @@ def _check(messages: Sequence[Message], continue_last: bool) -> None:
     for message in messages:
         if not all(isinstance(message.get(key), str) for key in ("role", "content")):
             raise BadInput("A message needs a role and a content, both strings.", "Correct the message.")
+        pictures = message.get("pictures", ())
+        if not isinstance(pictures, list | tuple) or not all(isinstance(source, str) for source in pictures):
+            raise BadInput("The pictures of a message must be a list of paths.", "Correct the message.")
     if continue_last and messages[-1]["role"] != "assistant":
         raise BadInput("The last message is not an answer, so it cannot be continued.", "Ask for an answer.")
 

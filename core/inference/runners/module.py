@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import contextlib
 import inspect
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Final, Literal
@@ -20,6 +21,8 @@ from core.control import ShouldStop, never
 from core.errors import BadInput, Cancelled, UnsupportedModel, translated
 from core.inference.memory import memory_errors
 from core.inference.runners.cache import CacheSnapshot, cache_bytes, can_cut, cut, make_cache, restore, snapshot
+from core.inference.runners.runner import Runner
+from core.model.processor import PictureInputs
 
 PIECE = {"cpu": 128, "cuda": 1024, "xpu": 1024}
 """Tokens processed at once, by kind of device. A stop takes effect between two pieces."""
@@ -65,11 +68,19 @@ class ModuleRunner:
         context: length of the cache in tokens.
         device: torch's device string.
         stepping: the calls by which the model processes a text.
+        towers: context in which the weights of the model's towers are loaded, for the processing of pictures.
     """
 
     name = "module"
 
-    def __init__(self, model: Any, context: int, device: str, stepping: Stepping = PIECES) -> None:
+    def __init__(
+        self,
+        model: Any,
+        context: int,
+        device: str,
+        stepping: Stepping = PIECES,
+        towers: Callable[[], AbstractContextManager[None]] = contextlib.nullcontext,
+    ) -> None:
         self.model = model
         self.context = context
         self._device = torch.device(device)
@@ -83,6 +94,10 @@ class ModuleRunner:
         # Tokens in the cache: fewer than `_ids` after truncating a cache that cannot be cut.
         self._read = 0
         self._snapshots: list[CacheSnapshot] = []
+        self._towers = towers
+        self._pictures: PictureInputs | None = None
+        # Models with M-RoPE store how far the positions of text after a picture differ from the numbers of tokens.
+        self._shifted = [module for module in model.modules() if hasattr(module, "rope_deltas")]
 
     @property
     def length(self) -> int:
@@ -100,6 +115,7 @@ class ModuleRunner:
         storages = {
             value.untyped_storage().data_ptr(): value.untyped_storage().nbytes()
             for value in (*self.model.parameters(), *self.model.buffers())
+            if not value.is_meta
         }
         return sum(storages.values())
 
@@ -114,27 +130,45 @@ class ModuleRunner:
         wanted = [*self._ids, *ids]
         if not self._key or self._crosses(self._read, len(wanted)):
             self._forget()
+        pictures = self._pictures
+        if pictures is not None and 0 < self._read < pictures.end:
+            self._forget()
         tail = len(wanted) - _TAIL
         logits = None
         while self._read < len(wanted):
             if should_stop():
                 raise Cancelled("Processing the prompt was stopped.")
             before_tail = bool(self._key) and self._read < tail and not can_cut(self._cache)
-            end = min(self._read + self._room(len(wanted)), tail if before_tail else len(wanted))
-            with self._whole_pieces():
-                logits = self._forward(wanted[self._read : end], keep=1)
+            last = tail if before_tail else len(wanted)
+            if pictures is not None and not self._read:
+                end = max(last, pictures.end)
+                with self._whole_pieces(), self._towers():
+                    logits = self._forward(wanted[:end], keep=1, pictures=pictures)
+            else:
+                end = min(self._read + self._room(len(wanted)), last)
+                with self._whole_pieces():
+                    logits = self._forward(wanted[self._read : end], keep=1)
             self._read = end
             self._ids = wanted[: max(self._read, len(self._ids))]
-            if before_tail and end == tail:
+            if before_tail and end >= tail:
                 self._keep_snapshot()
         assert logits is not None
         return logits[-1].float().cpu()
+
+    def set_pictures(self, pictures: PictureInputs | None) -> None:
+        """See `PictureRunner.set_pictures`."""
+        if (None if pictures is None else pictures.digests) != (self._pictures and self._pictures.digests):
+            self.truncate(0)
+        self._pictures = pictures
 
     def truncate(self, length: int) -> None:
         """See `Runner.truncate`."""
         if length >= self.length:
             return
         del self._ids[length:]
+        if self._pictures is not None and length < self._pictures.end:
+            self._pictures = None
+            self._forget()
         if self._read > length:
             if self._crosses(length, self._read):
                 self._forget()
@@ -144,6 +178,7 @@ class ModuleRunner:
         """See `Runner.logits`."""
         self._check(ids)
         self.truncate(0)
+        self._forget()
         rows = []
         try:
             while self._read < len(ids):
@@ -189,11 +224,17 @@ class ModuleRunner:
         return make_cache(self.model) if self._key == CACHES[0] else None
 
     @torch.inference_mode()
-    def _forward(self, ids: Sequence[int], keep: int) -> Tensor:
-        """Process one piece and return the logits of its last `keep` tokens (0 for all), [tokens, vocabulary]."""
+    def _forward(self, ids: Sequence[int], keep: int, pictures: PictureInputs | None = None) -> Tensor:
+        """Process one piece and return the logits of its last `keep` tokens (0 for all), [tokens, vocabulary].
+
+        Args:
+            pictures: among the tokens, which are then all of the text.
+        """
         given = torch.tensor([list(ids)], dtype=torch.int64, device=self._device)
         more: dict[str, Any] = {"logits_to_keep": keep} if "logits_to_keep" in self._known else {}
-        if self._stepping.positions:
+        if pictures is not None:
+            more |= self._picture_arguments(pictures, len(ids))
+        if self._stepping.positions and not (self._shifted and self._pictures is not None):
             more["position_ids"] = torch.arange(self._read, self._read + len(ids), device=self._device)[None]
         if self._key:
             more |= {self._key: self._cache, "use_cache": True}
@@ -204,6 +245,15 @@ class ModuleRunner:
             self._cache = getattr(out, self._key, self._cache)  # RecurrentGemma does not return it
         logits: Tensor = out.logits[0]
         return logits[-keep:] if keep else logits
+
+    def _picture_arguments(self, pictures: PictureInputs, tokens: int) -> dict[str, Tensor]:
+        """Return the arguments that the model's forward pass knows, on its device and in its dtype."""
+        dtype = self.model.get_input_embeddings().weight.dtype
+        return {
+            name: value.to(self._device, dtype if value.is_floating_point() else value.dtype)
+            for name, value in pictures.sized(tokens).items()
+            if name in self._known
+        }
 
     @contextlib.contextmanager
     def _whole_pieces(self) -> Iterator[None]:
@@ -226,6 +276,9 @@ class ModuleRunner:
 
         Recurrent states cannot be truncated. They are restored from a snapshot or computed again.
         """
+        if not length:
+            self._forget()
+            return
         self._snapshots = [saved for saved in self._snapshots if saved.length <= length]
         if can_cut(self._cache):
             cut(self._cache, length)
@@ -242,12 +295,25 @@ class ModuleRunner:
             cut(self._cache, 0)
         else:
             self._cache = self._new_cache()
+        for module in self._shifted:
+            module.rope_deltas = None
         self._read = 0
         self._snapshots = []
 
     def _forget_all(self) -> None:
-        self._ids, self._read, self._snapshots = [], 0, []
+        self._ids, self._read, self._snapshots, self._pictures, self._shifted = [], 0, [], None, []
         del self._cache
+
+
+def picture_refusal(runner: Runner) -> str:
+    """Return the reason, as a sentence, why a runner of a vision-language model cannot process pictures, or ""."""
+    if not isinstance(runner, ModuleRunner):
+        return f"This model can see pictures, but the backend {runner.name} reads text only."
+    name, known = type(runner.model).__name__, inspect.signature(type(runner.model).forward).parameters
+    if "pixel_values" not in known:
+        return f"This model can see pictures, but {name} of transformers reads text only."
+    # The attention to pictures would need further arguments for every token of an answer (Llama 3.2 Vision).
+    return f"Pictures for {name} are not supported yet." if "cross_attention_mask" in known else ""
 
 
 def cache_key(model: Any) -> str | None:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Protocol, TypeGuard
 
 from torch import Tensor
 
 from core.control import ShouldStop, never
+from core.model.processor import PictureInputs
 
 
 class Runner(Protocol):
@@ -52,3 +53,19 @@ class Runner(Protocol):
 
     def close(self) -> None:
         """Free the memory; the runner cannot be used afterwards."""
+
+
+class PictureRunner(Runner, Protocol):
+    """A runner of a model that reads pictures."""
+
+    def set_pictures(self, pictures: PictureInputs | None) -> None:
+        """Set the pictures among the tokens in the cache and those of the next `extend`.
+
+        Without a call, a text has none. They may change only while the cache is empty; the same pictures may be set
+        again for a longer text.
+        """
+
+
+def reads_pictures(runner: Runner) -> TypeGuard[PictureRunner]:
+    """Return whether a runner can process pictures."""
+    return hasattr(runner, "set_pictures")

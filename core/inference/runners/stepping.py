@@ -12,6 +12,8 @@ from __future__ import annotations
 import hashlib
 import inspect
 import json
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final, get_args
@@ -47,12 +49,20 @@ _WORSE: Final = 2.0
 
 
 def open_runner(
-    model: Any, context: int, device: str, dtype: str, *, exact: bool, emit: Emit = ignore_event
+    model: Any,
+    context: int,
+    device: str,
+    dtype: str,
+    *,
+    exact: bool,
+    towers: Callable[[], AbstractContextManager[None]] = nullcontext,
+    emit: Emit = ignore_event,
 ) -> ModuleRunner:
     """Return a runner with the fastest calls for which the logits equal those of one pass.
 
     Args:
         exact: no layer rounds its inputs, so that one row and many rows differ by float32 rounding only.
+        towers: see `ModuleRunner`.
         emit: receives a warning if the model cannot use a cache.
     """
     path = home() / "stepping" / f"{_fingerprint(model, device, dtype)}.json"
@@ -62,7 +72,7 @@ def open_runner(
         _store_result(path, stepping)
     if stepping.calls == "whole":
         emit(Log("warning", f"{type(model).__name__} of transformers cannot use a cache{reason}. {_SLOW}"))
-    return ModuleRunner(model, context, device, stepping)
+    return ModuleRunner(model, context, device, stepping, towers)
 
 
 def _measure(model: Any, context: int, device: str, limit: float) -> tuple[Stepping, str]:

@@ -229,3 +229,58 @@ def test_a_template_that_expects_content_parts_gets_parts(content: str) -> None:
 def test_a_template_that_changes_the_text_gets_text() -> None:
     template = ChatTemplate(Tokenizer("{% for m in messages %}{{ m['content'] | upper }}{% endfor %}"))
     assert template.render([{"role": "user", "content": "abc"}]) == "ABC"
+
+
+SEEN: list[dict[str, Any]] = [
+    {"role": "user", "content": "What?", "pictures": ["a.png", "b.png"]},
+    {"role": "assistant", "content": "Hi"},
+    {"role": "user", "content": "And?"},
+]
+MIXED = (
+    "{% for m in messages %}[{{ m.role }}]{% if m.content is string %}{{ m.content }}{% else %}{% for p in m.content %}"
+    "{% if p.type == 'image' %}<img>{% else %}{{ p.text }}{% endif %}{% endfor %}{% endif %}{% endfor %}"
+)
+ALL_PARTS = (
+    "{% for m in messages %}[{{ m.role }}]{% for p in m.content %}"
+    "{% if p.type == 'image' %}<img>{% elif p.type == 'text' %}{{ p.text }}{% endif %}{% endfor %}{% endfor %}"
+)
+STRINGS = "{% for m in messages %}[{{ m.role }}]{{ m.content | trim }}{% endfor %}"
+ONLY_STRINGS = "{% for m in messages %}{{ '[' + m.role + ']' + m.content }}{% endfor %}"
+
+
+@pytest.mark.parametrize(
+    ("source", "expected"),
+    [
+        (MIXED, "[user]<img><img>What?[assistant]Hi[user]And?"),
+        (ALL_PARTS, "[user]<img><img>What?[assistant]Hi[user]And?"),
+        (STRINGS, "[user]<img>\n<img>\nWhat?[assistant]Hi[user]And?"),
+        (ONLY_STRINGS, "[user]<img>\n<img>\nWhat?[assistant]Hi[user]And?"),
+    ],
+    ids=["mixed", "parts", "strings", "joined strings"],
+)
+def test_pictures_are_placed_as_the_template_expects(source: str, expected: str) -> None:
+    assert ChatTemplate(Tokenizer(source)).render(SEEN, picture_mark="<img>") == expected
+
+
+@pytest.mark.parametrize("source", [MIXED, ALL_PARTS, STRINGS])
+def test_an_answer_about_a_picture_can_be_continued(source: str) -> None:
+    text = ChatTemplate(Tokenizer(source)).render(SEEN[:2], picture_mark="<img>", continue_last=True)
+    assert text.count("<img>") == 2
+    assert text.endswith("Hi")
+
+
+def test_a_picture_without_text() -> None:
+    assert (
+        ChatTemplate(Tokenizer(ALL_PARTS)).render([{**SEEN[0], "content": ""}], picture_mark="<img>")
+        == "[user]<img><img>"
+    )
+
+
+def test_template_without_a_place_for_pictures_is_refused() -> None:
+    with pytest.raises(BadInput, match="no place for pictures"):
+        ChatTemplate(Tokenizer("{% for m in messages %}[{{ m.role }}]{% endfor %}")).render(SEEN, picture_mark="<img>")
+
+
+def test_the_refusal_of_a_template_is_reported_for_pictures() -> None:
+    with pytest.raises(TemplateRefusal, match="No pictures"):
+        ChatTemplate(Tokenizer("{{ raise_exception('No pictures') }}")).render(SEEN, picture_mark="<img>")

@@ -243,3 +243,29 @@ def test_continuing_keeps_question_and_answer(tokenizer: Any) -> None:
 def test_surrogates_are_replaced(tokenizer: Any, template: str | None) -> None:
     prompt = writer(tokenizer, template).write([{"role": "user", "content": "hi \ud83d"}])
     assert tokenizer.decode(prompt.ids).endswith("hi \N{REPLACEMENT CHARACTER}")
+
+
+PICTURE: Message = {"role": "user", "content": "What?", "pictures": ["/a.png"]}
+
+
+def test_pictures_for_a_model_of_text_are_refused(tokenizer: Any) -> None:
+    with pytest.raises(BadInput, match="This model reads text only") as caught:
+        writer(tokenizer, PLAIN).write([PICTURE])
+    assert "Remove the pictures" in caught.value.hint
+
+
+def test_the_reason_why_pictures_cannot_be_read_is_given(tokenizer: Any) -> None:
+    tokenizer.chat_template = PLAIN
+    with pytest.raises(BadInput, match=r"The processor needs torchvision\."):
+        PromptWriter(tokenizer, None, "The processor needs torchvision.").write([PICTURE])
+
+
+@pytest.mark.parametrize("pictures", ["/a.png", [1], None, {"a": 1}])
+def test_pictures_must_be_a_list_of_paths(tokenizer: Any, pictures: Any) -> None:
+    with pytest.raises(BadInput, match="must be a list of paths"):
+        writer(tokenizer, PLAIN).write([{**PICTURE, "pictures": pictures}])
+
+
+def test_an_empty_list_of_pictures_is_a_message_of_text(tokenizer: Any) -> None:
+    plain: Message = {"role": "user", "content": "What?"}
+    assert writer(tokenizer, PLAIN).write([{**PICTURE, "pictures": []}]) == writer(tokenizer, PLAIN).write([plain])
