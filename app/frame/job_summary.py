@@ -9,12 +9,14 @@ from dataclasses import dataclass
 from pathlib import PurePath
 from typing import TYPE_CHECKING
 
+from core.model.towers import TITLES
 from core.wording import human, time_range
 
 if TYPE_CHECKING:
     from app.shared.draft import Draft
     from app.shared.run.record import RunRecord
     from core.inference.machine import Machine
+    from core.model.tree import ModelTree
     from core.spec import JobSpec
 
 ARROW = "\N{RIGHTWARDS ARROW}"
@@ -73,7 +75,8 @@ def facts_of(draft: Draft) -> Facts:
         name,
         Fact(
             f"{human(model.source_bytes)} {ARROW} {human(size.total)}",
-            f"{model.source_bytes:,} bytes before, {size.total:,} bytes after quantization, in the first format",
+            f"{model.source_bytes:,} bytes before, {size.total:,} bytes after quantization, in the first format"
+            + _copied(model.tree),
         ),
         Fact(
             f"{size.effective_bits:.2f}" if size.weights else NOTHING,
@@ -81,6 +84,14 @@ def facts_of(draft: Draft) -> Facts:
         ),
         device,
     )
+
+
+def _copied(tree: ModelTree) -> str:
+    """Return a line about the parts of a multimodal model that are copied; "" for other models."""
+    if not tree.towers:
+        return ""
+    parts = ", ".join(dict.fromkeys(TITLES[tower.kind] for tower in tree.towers))
+    return f"\nNot quantized: {parts}, {human(sum(tower.nbytes for tower in tree.towers))}. GGUF files leave them out."
 
 
 def facts_of_run(record: RunRecord, machine: Machine) -> Facts:

@@ -39,6 +39,29 @@ def llama(blocks: int, *, tied: bool = True, shapes: Mapping[str, tuple[int, int
     return build_tree(config, tensors_of(table))
 
 
+def seeing(blocks: int) -> ModelTree:
+    """The tree of a vision-language model: a Llama with so many blocks, a vision tower and a projector."""
+    table: dict[str, tuple[int, ...]] = {
+        "model.vision_tower.patch_embedding.weight": (1024, 588),
+        "model.vision_tower.encoder.layers.0.mlp.fc1.weight": (4096, 1024),
+        "model.multi_modal_projector.linear.weight": (WIDTH, 1024),
+        "model.language_model.embed_tokens.weight": (VOCABULARY, WIDTH),
+    }
+    table |= {
+        f"model.language_model.layers.{block}.{kind}.weight": shape
+        for block in range(blocks)
+        for kind, shape in SHAPES.items()
+    }
+    text = {"model_type": "llama", "vocab_size": VOCABULARY, "hidden_size": WIDTH, "num_hidden_layers": blocks}
+    config: dict[str, Any] = {
+        "architectures": ["LlavaForConditionalGeneration"],
+        "model_type": "llava",
+        "text_config": text,
+        "vision_config": {"hidden_size": 1024},
+    }
+    return build_tree(config, tensors_of(table))
+
+
 def mixture(
     blocks: int,
     experts: int,

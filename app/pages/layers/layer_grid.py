@@ -11,7 +11,9 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from core.model.towers import TITLES, Tower
 from core.model.tree import ModelTree
+from core.wording import human
 
 OUTER_ROW = -1
 """The row of the modules outside the blocks."""
@@ -32,6 +34,14 @@ class OuterModule:
 
     title: str
     layer: int
+    note: str
+
+
+@dataclass(frozen=True)
+class CopiedPart:
+    """A part of a multimodal model that is not quantized: a title with its size, and a note."""
+
+    title: str
     note: str
 
 
@@ -73,6 +83,7 @@ class GridTemplate:
     outside: tuple[int, ...]
     outer: tuple[OuterModule, ...]
     count: int
+    copied: tuple[CopiedPart, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -88,6 +99,7 @@ class LayerGrid:
         many: all layers of the cells with more than one layer, by the index of the cell.
         bands: the columns of experts.
         template: the template that the grid was made from.
+        copied: the parts of the model that are copied unchanged.
     """
 
     kinds: tuple[str, ...]
@@ -99,6 +111,7 @@ class LayerGrid:
     many: Mapping[int, tuple[int, ...]] = field(default_factory=dict)
     bands: tuple[Band, ...] = ()
     template: GridTemplate | None = None
+    copied: tuple[CopiedPart, ...] = ()
 
     @property
     def columns(self) -> int:
@@ -217,8 +230,9 @@ def _laid_out(tree: ModelTree) -> GridTemplate:
         if len(own) > 1
     }
     return GridTemplate(
-        rows, tuple(_ordered(by_stem)), by_stem, layers, cells, tuple(outside), tuple(outer), len(tree.nameable)
-    )
+        rows, tuple(_ordered(by_stem)), by_stem, layers, cells, tuple(outside), tuple(outer), len(tree.nameable),
+        tuple(_copied(tower) for tower in tree.towers),
+    )  # fmt: skip
 
 
 def _assembled(template: GridTemplate, opened: Iterable[str]) -> LayerGrid:
@@ -255,8 +269,9 @@ def _assembled(template: GridTemplate, opened: Iterable[str]) -> LayerGrid:
         places[layer] = (OUTER_ROW, first + number)
     titles, bands = _titled(template, kinds, spans)
     return LayerGrid(
-        tuple(kinds), titles, template.rows, tuple(cells), tuple(places), template.outer, many, bands, template
-    )
+        tuple(kinds), titles, template.rows, tuple(cells), tuple(places), template.outer, many, bands, template,
+        template.copied,
+    )  # fmt: skip
 
 
 def _titled(
@@ -304,6 +319,15 @@ def _sorted_in_place(names: Sequence[str], ranks: Mapping[str, int]) -> list[str
     """Return `names` with those that have a rank sorted by it, without moving the others."""
     ranked = iter(sorted((name for name in names if name in ranks), key=ranks.__getitem__))
     return [next(ranked) if name in ranks else name for name in names]
+
+
+def _copied(tower: Tower) -> CopiedPart:
+    size = human(tower.nbytes)
+    return CopiedPart(
+        f"{TITLES[tower.kind]}  {tower.prefix}  {size}, copied",
+        f"{tower.prefix}: {TITLES[tower.kind]}, {size} in {tower.tensors:,} tensors ({tower.dtype}).\n"
+        "It is copied unchanged. GGUF files do not contain it.",
+    )
 
 
 def _embedding(tree: ModelTree) -> list[OuterModule]:

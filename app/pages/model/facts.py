@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from PySide6.QtCore import QCoreApplication
 
 from core.model.context import context_length
-from core.model.towers import text_config
+from core.model.towers import TITLES, inputs_of, text_config
 from core.model.tree import ModelTree
 from core.wording import count, human
 
@@ -62,6 +62,7 @@ def facts(opened: OpenedModel, license: str, stated_by: str = "") -> tuple[Fact,
         ),
         *_experts(tree),
         _size(opened),
+        *_towers(tree),
         Fact("hidden", _tr("Facts", "Hidden size"), f"{width:,}" if width else unknown),
         Fact("dtype", _tr("Facts", "Data type"), stored_as(tree) or unknown),
         Fact("vocabulary", _tr("Facts", "Vocabulary"), f"{vocabulary:,}" if vocabulary else unknown),
@@ -101,6 +102,21 @@ def _experts(tree: ModelTree) -> tuple[Fact, ...]:
         value = _tr("Facts", "{0}, {1} for a token").format(value, f"{tree.experts_per_token:,}")
     exact = _tr("Facts", "Routed experts, in {0} of {1} blocks").format(blocks, tree.blocks)
     return (Fact("experts", _tr("Facts", "Experts"), value, exact),)
+
+
+def _towers(tree: ModelTree) -> tuple[Fact, ...]:
+    """Return what a multimodal model reads, and the parts that a run copies unchanged; empty for other models."""
+    if not tree.towers:
+        return ()
+    found = [Fact("reads", _tr("Facts", "Reads"), ", ".join(inputs_of(tree.towers)))]
+    for kind, title in TITLES.items():
+        own = [tower for tower in tree.towers if tower.kind == kind]
+        if own:
+            value = _tr("Facts", "{0}, copied").format(human(sum(tower.nbytes for tower in own)))
+            lines = [f"{one.prefix}: {one.nbytes:,} bytes, {_DTYPES.get(one.dtype, one.dtype)}" for one in own]
+            lines.append(_tr("Facts", "Not quantized. GGUF files do not contain it."))
+            found.append(Fact(f"tower_{kind}", title.capitalize(), value, "\n".join(lines)))
+    return tuple(found)
 
 
 def head_text(tree: ModelTree) -> str:

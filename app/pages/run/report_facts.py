@@ -8,7 +8,8 @@ from pathlib import PurePath
 from typing import Any
 
 from app.shared.formats import words as format_words
-from core.formats.names import folder_name
+from core.formats.names import folder_name, is_gguf
+from core.model.towers import TITLES
 from core.report.verdict import is_outdated
 from core.wording import duration, figure, human
 
@@ -61,7 +62,10 @@ def formats_of(report: Mapping[str, Any]) -> list[OutputFormat]:
                 folder=folder_name(name) if len(sizes) > 1 else "",
                 amount=", ".join(amount),
                 checked=_checked(_mapping(verified.get(name))),
-                notes=tuple(note for note in said if isinstance(note, str)) if isinstance(said, list) else (),
+                notes=(
+                    *(note for note in (said if isinstance(said, list) else ()) if isinstance(note, str)),
+                    *_copied(report, name),
+                ),
                 schemes=", ".join(
                     f"{_integer(count):,} {label}" for label, count in _mapping(tensors.get(name)).items()
                 ),
@@ -150,6 +154,16 @@ def fallbacks_of(report: Mapping[str, Any]) -> list[str]:
         f"{names[0]}: {reason}" if len(names) == 1 else f"{len(names)} layers: {reason}"
         for reason, names in layers.items()
     ]
+
+
+def _copied(report: Mapping[str, Any], format_name: str) -> list[str]:
+    """Return a sentence about the parts of a multimodal model that were copied; none for GGUF, which has none."""
+    towers = report.get("towers")
+    found = []
+    for item in map(_mapping, towers if isinstance(towers, list) else ()):
+        title = next((title for kind, title in TITLES.items() if kind == item.get("kind")), TITLES["other"])
+        found.append(f"{title} ({item.get('prefix', '')}, {human(_integer(item.get('nbytes')))})")
+    return [f"Copied unchanged: {', '.join(found)}."] if found and not is_gguf(format_name) else []
 
 
 def _checked(verified: Mapping[str, Any]) -> str:

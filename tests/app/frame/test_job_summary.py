@@ -18,6 +18,7 @@ from core.inference.machine import Device, Machine
 from core.spec import JobSpec
 from core.wording import human
 from tests.app.recorded_runs import record_of
+from tests.core.paper_model import seeing
 
 CPU = Device("cpu", "cpu", "Some Processor", 8_000_000_000, 0, details={"physical_cores": 2})
 GPU = Device("cuda:0", "cuda", "Some Card", 8_000_000_000, 0)
@@ -168,3 +169,8 @@ def test_a_finished_run_offers_the_chat() -> None:
 )
 def test_the_status_line_says_what_a_run_does(record: RunRecord | None, active: bool, said: str) -> None:
     assert stage_of(record, active) == said
+
+
+def test_the_size_tells_what_is_not_quantized(draft: Draft, opened: OpenedModel) -> None:
+    draft.choose(model=replace(opened, tree=seeing(2)))
+    assert "Not quantized: vision tower, projector, 10.8 MB." in facts_of(draft).size.more

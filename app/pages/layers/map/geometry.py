@@ -29,7 +29,8 @@ _LONGEST: Final = "2.4e-5"
 class Hit:
     """The result of a hit test: the part of the map at a point, and its place.
 
-    The part is `cell`, `column`, `row`, `corner`, `band` (the heading of experts), `fold` (the box in it), or "".
+    The part is `cell`, `column`, `row`, `corner`, `band` (the heading of experts), `fold` (the box in it), `copied` (a
+    part that is not quantized), or "".
     """
 
     part: str = ""
@@ -48,6 +49,7 @@ class MapGeometry:
         upright: whether the titles are too long for their columns and are rotated.
         outer: size of a cell outside the blocks, in a separate row above them; height 0 if there is none.
         bands, band: headings of experts, and their height above the titles, part of `top`; 0 if there are none.
+        copied_count, copied: number of parts that are not quantized, and the height of each above the blocks.
     """
 
     columns: int
@@ -61,17 +63,29 @@ class MapGeometry:
     outer: QSize
     bands: tuple[Band, ...] = ()
     band: int = 0
+    copied_count: int = 0
+    copied: int = 0
+
+    @property
+    def first_copied(self) -> int:
+        """The top of the first part that is not quantized."""
+        return self.top + (self.outer.height() + _MARGIN if self.outer.height() else 0)
 
     @property
     def first_row(self) -> int:
         """The top of block 0."""
-        return self.top + (self.outer.height() + _MARGIN if self.outer.height() else 0)
+        return self.first_copied + (self.copied_count * self.copied + _MARGIN if self.copied_count else 0)
 
     @property
     def size(self) -> QSize:
         """The whole map."""
         width = max(self.columns * self.cell.width(), self.outer_count * self.outer.width())
         return QSize(self.left + width + _MARGIN, self.first_row + self.rows * self.cell.height() + _MARGIN)
+
+    def copied_rect(self, number: int, scroll: QPoint, view: QSize) -> QRect:
+        """Return the row of a part that is not quantized; it is as wide as the view and does not scroll sideways."""
+        top = self.first_copied + number * self.copied - scroll.y()
+        return QRect(self.left + 1, top + 1, view.width() - self.left - _MARGIN, self.copied - 3)
 
     def rect(self, row: int, column: int) -> QRect:
         """Return the colored part of a cell, without scrolling."""
@@ -122,6 +136,9 @@ class MapGeometry:
             if inside and point.y() < self.band:
                 return self._hit_heading(point, scroll, column)
             return Hit("column", 0, column) if inside else Hit()
+        if self.copied_count and self.first_copied <= y < self.first_row:
+            part = (y - self.first_copied) // self.copied
+            return Hit("copied", part) if point.x() >= self.left and part < self.copied_count else Hit()
         if y < self.first_row:
             outer = x // self.outer.width() if self.outer.width() else -1
             return Hit("cell", OUTER_ROW, outer) if point.x() >= self.left and 0 <= outer < self.outer_count else Hit()
@@ -152,6 +169,9 @@ def make_geometry(grid: LayerGrid, view: QSize, zoom: float, metrics: QFontMetri
     band = high + 4 if grid.bands else 0
     top = band + (min(longest + 2, _TALLEST_TITLE) if upright else high) + _MARGIN
     first_row = top + (outer.height() + _MARGIN if outer.height() else 0)
+    copied = max(high + 4, 20) if grid.copied else 0
+    if copied:
+        first_row += len(grid.copied) * copied + _MARGIN
     room = (view.height() - first_row - _MARGIN) // max(grid.rows, 1)
     tall = _fitted(room if room >= CELL_HEIGHTS[0] else SCROLLED, CELL_HEIGHTS, zoom)
     smaller = min(wide, tall)
@@ -167,6 +187,8 @@ def make_geometry(grid: LayerGrid, view: QSize, zoom: float, metrics: QFontMetri
         outer=outer,
         bands=grid.bands,
         band=band,
+        copied_count=len(grid.copied),
+        copied=copied,
     )
 
 

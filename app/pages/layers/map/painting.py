@@ -39,6 +39,7 @@ def paint(painter: QPainter, scene: Scene) -> None:
     _paint_colors(painter, scene, ground)
     _paint_mixes(painter, scene)
     _paint_outer(painter, scene)
+    _paint_copied(painter, scene)
     _paint_outlines(painter, scene)
     _paint_texts(painter, scene)
     _paint_marks(painter, scene)
@@ -108,6 +109,20 @@ def _paint_outer(painter: QPainter, scene: Scene) -> None:
             painter.setPen(scene.text_color(one.layer))
             text = f"{one.title}  {_text(scene, one.layer)}"
         painter.drawText(rect, Qt.AlignmentFlag.AlignCenter, text)
+
+
+def _paint_copied(painter: QPainter, scene: Scene) -> None:
+    """Paint the parts that are not quantized as grey rows above the blocks."""
+    painter.setFont(scene.font)
+    metrics, ground = QFontMetrics(scene.font), scene.palette.color(QPalette.ColorRole.Window)
+    for number, part in enumerate(scene.grid.copied):
+        rect = scene.geometry.copied_rect(number, scene.scroll, scene.view)
+        painter.fillRect(rect, ground)
+        painter.setPen(QPen(scene.theme.color("line"), 1))
+        painter.drawRect(rect.adjusted(0, 0, -1, -1))
+        painter.setPen(scene.theme.color("muted"))
+        words = metrics.elidedText(part.title, Qt.TextElideMode.ElideMiddle, rect.width() - 12)
+        painter.drawText(rect.adjusted(6, 0, -6, 0), Qt.AlignmentFlag.AlignLeft | Qt.AlignmentFlag.AlignVCenter, words)
 
 
 def _paint_texts(painter: QPainter, scene: Scene) -> None:

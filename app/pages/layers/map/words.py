@@ -13,6 +13,8 @@ def tip(cells: MapCells, hit: Hit) -> str:
         return _of_title(cells, hit)
     if hit.part == "row":
         return f"Block {hit.row}"
+    if hit.part == "copied":
+        return cells.grid.copied[hit.row].note
     if hit.part != "cell":
         return ""
     layer = cells.grid.layer_at(hit.row, hit.column)

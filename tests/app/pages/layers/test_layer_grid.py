@@ -8,7 +8,7 @@ import pytest
 
 from app.pages.layers.layer_grid import NOTHING, OUTER_ROW, LayerGrid, make_grid, short_names
 from tests.app.pages.layers.experts import mixture
-from tests.core.paper_model import SHAPES, llama
+from tests.core.paper_model import SHAPES, llama, seeing
 
 
 def test_a_llama_has_a_row_a_block_and_its_columns_in_the_order_of_computing() -> None:
@@ -179,3 +179,13 @@ def test_modules_that_share_their_names_stay_together() -> None:
     assert [kind.rpartition(".")[0] for kind in kinds] == ["self_attn"] + 3 * ["mlp.experts.*"] + 3 * [
         "mlp.shared_expert"
     ]
+
+
+def test_parts_that_are_not_quantized_are_named_with_their_sizes() -> None:
+    titles = [part.title for part in make_grid(seeing(2)).copied]
+    assert titles[0] == "vision tower  model.vision_tower  9.59 MB, copied"
+    assert len(titles) == 2
+
+
+def test_a_text_model_has_no_such_parts() -> None:
+    assert make_grid(llama(2)).copied == ()

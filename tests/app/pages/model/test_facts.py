@@ -12,6 +12,7 @@ from core.model.headers import TensorInfo
 from core.model.tree import ModelTree
 from core.wording import count, human
 from tests.app.pages.layers.experts import mixture
+from tests.core.paper_model import seeing
 from tests.core.tiny_model import BLOCKS, SHAPES, WIDTH
 
 if TYPE_CHECKING:
@@ -113,3 +114,15 @@ def test_a_rare_number_format_is_not_worth_a_word(opened: OpenedModel) -> None:
 def test_where_it_comes_from(opened: OpenedModel, origin: str, download: int, words: str) -> None:
     folder = "" if download else "/here"
     assert origin_text(replace(opened, name="x/y", origin=origin, folder=folder, download_bytes=download)) == words
+
+
+def test_a_multimodal_model_tells_what_it_reads_and_what_is_copied(opened: OpenedModel) -> None:
+    found = {fact.key: fact for fact in facts(replace(opened, tree=seeing(2)), "")}
+    assert found["reads"].value == "text, pictures"
+    assert (found["tower_vision"].name, found["tower_vision"].value) == ("Vision tower", "9.59 MB, copied")
+    assert found["tower_vision"].exact.startswith("model.vision_tower: 9,592,832 bytes, bfloat16")
+    assert found["tower_projector"].value == "1.18 MB, copied"
+
+
+def test_a_text_model_says_nothing_of_pictures(opened: OpenedModel) -> None:
+    assert "reads" not in values(opened)

@@ -245,3 +245,11 @@ def test_an_output_can_be_converted_from_here(
 ) -> None:
     press(qtbot, view, "convert_output")
     assert (visited, context.state.value("convert/source", "")) == (["convert"], str(output))
+
+
+def test_copied_parts_are_told_with_the_formats_that_have_them() -> None:
+    tower = {"prefix": "model.visual", "kind": "vision", "nbytes": 812_000_000}
+    report = {"output_bytes": {"auto_round": 9, "gguf:q4_0": 8}, "towers": [tower]}
+    first, second = formats_of(report)
+    assert first.notes == ("Copied unchanged: vision tower (model.visual, 812 MB).",)
+    assert second.notes == ()

@@ -18,7 +18,7 @@ from core.bitsmap import BitsMap, Rule
 from core.model.tree import resolve_schemes
 from core.schemes import LayerScheme
 from tests.app.pages.layers.map.painted_map import centre, picture
-from tests.core.paper_model import llama
+from tests.core.paper_model import llama, seeing
 
 LEFT = Qt.MouseButton.LeftButton
 CTRL, SHIFT = Qt.KeyboardModifier.ControlModifier, Qt.KeyboardModifier.ShiftModifier
@@ -269,3 +269,46 @@ def test_a_map_without_blocks_is_painted_too(view: BitsMapView) -> None:
     view.show_layers(empty, make_sheet(tree, (), "auto_round", {}))
     view.grab()
     assert view.tip_at(QPoint(50, 50)) == ""
+
+
+# --- Parts that are not quantized --------------------------------------------------------------------------
+
+
+@pytest.fixture
+def seeing_view(qtbot: QtBot, theme: Theme, selection: Selection) -> BitsMapView:
+    tree = seeing(6)
+    made = BitsMapView(theme, selection)
+    qtbot.addWidget(made)
+    made.resize(600, 400)
+    plans = resolve_schemes(tree, BitsMap(LayerScheme(4, 64)))
+    made.show_layers(make_grid(tree), make_sheet(tree, plans, "auto_round", {}))
+    made.show()
+    return made
+
+
+def copied_centre(view: BitsMapView, number: int) -> QPoint:
+    assert view.pixels is not None
+    return view.pixels.copied_rect(number, view.offset, view.viewport().size()).center()
+
+
+def test_copied_parts_have_rows_above_the_blocks(seeing_view: BitsMapView, theme: Theme) -> None:
+    assert copied_centre(seeing_view, 1).y() < centre(seeing_view, 0, 0).y()
+    assert color_at(seeing_view, 0, 0) == theme.bits_color(4)
+
+
+def test_a_copied_part_is_explained(seeing_view: BitsMapView) -> None:
+    first, second = (seeing_view.tip_at(copied_centre(seeing_view, number)) for number in (0, 1))
+    assert first.startswith("model.vision_tower: vision tower, 9.59 MB in 2 tensors (BF16).")
+    assert second.startswith("model.multi_modal_projector: projector, ")
+
+
+def test_a_copied_part_is_no_layer(qtbot: QtBot, seeing_view: BitsMapView, selection: Selection) -> None:
+    qtbot.mouseClick(seeing_view.viewport(), LEFT, pos=copied_centre(seeing_view, 0))
+    assert selection.layers == frozenset()
+
+
+def test_the_cells_below_copied_parts_are_where_they_are_painted(
+    qtbot: QtBot, seeing_view: BitsMapView, selection: Selection
+) -> None:
+    qtbot.mouseClick(seeing_view.viewport(), LEFT, pos=centre(seeing_view, 5, 6))
+    assert selection.layers == frozenset({make_grid(seeing(6)).layer_at(5, 6)})
