@@ -11,10 +11,13 @@ from core.control import ShouldStop, never
 from core.errors import BadInput
 from core.estimation import preflight
 from core.events import Emit, Event, Log, Result, Stage, Token
+from core.files import expanded
 from core.inference.generation.message import Message
 from core.inference.generation.reply import ChatAnswer
 from core.inference.generation.settings import Sampling
 from core.model_id import absolute
+from core.pictures.opening import check_picture
+from core.pictures.sources import is_address, is_data_uri
 from core.threads import stream
 
 if TYPE_CHECKING:
@@ -40,6 +43,7 @@ def chat(
     backend: str = "auto",
     context: int | None = None,
     thinking: bool | None = None,
+    images: Sequence[PathLike] = (),
     should_stop: ShouldStop = never,
 ) -> Iterator[Event]:
     """Load a model, quantized or not, and answer one prompt: `Token` events, then a `Result` with statistics.
@@ -56,11 +60,12 @@ def chat(
         context: Context size, in tokens; None is the maximum of the model.
         thinking: Turn reasoning before the answer on or off, for chat templates that have a switch for it; None keeps
             the default of the model.
+        images: Paths or `data:` URIs of pictures, which stand before the prompt; for a vision-language model.
 
     Raises:
         BitwrightError: The model cannot be loaded, or a value is out of range.
     """
-    messages = conversation(prompt, system)
+    messages = conversation(prompt, system, tuple(map(picture_source, images)))
     values = {
         "max_tokens": max_tokens,
         "temperature": temperature,
@@ -105,15 +110,29 @@ def open_chat(
         tell(Log("warning", note))
     if talk.notice:
         tell(Log("warning", talk.notice))
-    if talk.prompts.pictures_note:
-        tell(Log("info", talk.prompts.pictures_note))
+    if talk.pictures_note:
+        tell(Log("info", talk.pictures_note))
     return talk
 
 
-def conversation(prompt: str, system: str = "") -> list[Message]:
-    """Return the messages of a conversation that starts with `prompt`."""
+def conversation(prompt: str, system: str = "", pictures: Sequence[str] = ()) -> list[Message]:
+    """Return the messages of a conversation that starts with `prompt` and pictures (see `picture_source`)."""
     first: list[Message] = [{"role": "system", "content": system}] if system else []
-    return [*first, {"role": "user", "content": prompt}]
+    question: Message = {"role": "user", "content": prompt}
+    return [*first, {**question, "pictures": tuple(pictures)} if pictures else question]
+
+
+def picture_source(picture: PathLike) -> str:
+    """Return a picture as messages contain it, an absolute path or a `data:` URI, after a check of its header.
+
+    Raises:
+        BadInput, CorruptFile: There is no such file, or it is not a picture that can be opened.
+        MissingDependency: Pillow is not installed.
+    """
+    given = os.fspath(picture)
+    source = given if is_data_uri(given) or is_address(given) else str(expanded(given).absolute())
+    check_picture(source)
+    return source
 
 
 def sampling_of(values: Mapping[str, Any]) -> Sampling:
@@ -159,7 +178,7 @@ def answer(
     """Generate one answer, emit its `Token` events and a `Result`, and return the text without the reasoning.
 
     Args:
-        messages: The messages of the conversation, with the keys `role` and `content`.
+        messages: The messages of the conversation.
         continue_last: Continue the last message, which is one of the model.
         variables: Variables for the chat template.
     """

@@ -397,6 +397,10 @@ def chat(
         ),
     ] = None,
     prompt_file: Annotated[str | None, typer.Option(help="Answer the prompt in this file and exit.")] = None,
+    image: Annotated[
+        list[str] | None,
+        typer.Option(help="Picture to ask about, for a vision-language model: path of a file; repeatable."),
+    ] = None,
     each_line: Annotated[
         bool, typer.Option("--each-line", help="Treat every line of piped input as a message of its own.")
     ] = False,
@@ -422,8 +426,8 @@ def chat(
     json: Json = False,
 ) -> int:
     """Chat with MODEL, quantized or not. Piped input is read as one message."""
-    options = {**locals(), "stop": tuple(stop or ())}
-    for name in ("model", "prompt", "prompt_file", "each_line", "json"):
+    options = {**locals(), "stop": tuple(stop or ()), "images": tuple(image or ())}
+    for name in ("model", "prompt", "prompt_file", "image", "each_line", "json"):
         del options[name]
     if prompt is not None and prompt_file is not None:
         raise typer.BadParameter("Give --prompt or --prompt-file, not both.")

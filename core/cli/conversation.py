@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 COMMANDS: Final = {
     "regenerate": "answer the last message again, with the next seed",
     "clear": "start a new conversation",
+    "image": "PATH: add a picture to the next message, for a vision-language model; without PATH, remove it again",
     "system": "TEXT: start a new conversation with the system prompt TEXT; without TEXT, remove the system prompt",
     "save": "FILE: save the conversation as Markdown, or as JSON if FILE ends with .json",
     "help": "show this list",
@@ -73,7 +74,9 @@ def chat(
 
 def _converse(terminal: Terminal, model: str, options: Mapping[str, Any], each_line: bool) -> None:
     places = ("device", "backend", "context")
-    settings = {name: value for name, value in options.items() if name not in (*places, "system", "thinking")}
+    others = (*places, "system", "thinking", "images")
+    settings = {name: value for name, value in options.items() if name not in others}
+    pictures = tuple(map(chats.picture_source, options["images"]))
     sampling = chats.sampling_of(settings)
     with terminal.libraries_to_stderr(), buffered_keys():
         with Interrupts() as interrupts:
@@ -82,6 +85,8 @@ def _converse(terminal: Terminal, model: str, options: Mapping[str, Any], each_l
             )
         conversation = Conversation(terminal, opened, sampling, str(options["system"]), model)
         conversation.variables = chats.thinking_variables(opened, options.get("thinking"))
+        for picture in pictures:
+            conversation.add_picture(picture)
         next_message = message_source(terminal, COMMANDS, each_line=each_line)
         while not conversation.ended and (line := next_message()) is not None:
             try:
@@ -140,7 +145,8 @@ class Conversation:
     """A conversation with a model, and its slash commands.
 
     Attributes:
-        messages: The messages so far, with the keys `role` and `content`.
+        messages: The messages so far.
+        pictures: Pictures of the next message.
         variables: Variables for the chat template.
         ended: The user has entered /bye.
     """
@@ -151,6 +157,7 @@ class Conversation:
         self._attempts = 0
         self._saved: tuple[Path, os.stat_result] | None = None
         self.messages: list[Message] = []
+        self.pictures: list[str] = []
         self.variables: dict[str, Any] = {}
         self.ended = False
 
@@ -165,12 +172,15 @@ class Conversation:
         command = _COMMAND.fullmatch(line.rstrip())
         if command is None:
             self._attempts = 0
-            self._answer([*self.messages, *chats.conversation(line.strip(), "" if self.messages else self._system)])
+            system = "" if self.messages else self._system
+            self._answer([*self.messages, *chats.conversation(line.strip(), system, self.pictures)])
+            self.pictures = []
             return
         name, rest = command[1], (command[2] or "").strip()
         handlers: dict[str, Callable[[str], None]] = {
             "regenerate": self._regenerate,
             "clear": self._clear,
+            "image": self._image,
             "system": self._set_system,
             "save": self._save,
             "help": lambda _rest: self._terminal.print_info(f"{HELP}\n"),
@@ -182,6 +192,30 @@ class Conversation:
                 "/help lists the commands. To send a message that starts with a slash, put a space before it.",
             )
         handlers[name](rest)
+
+    def add_picture(self, source: str) -> None:
+        """Add a picture to the next message.
+
+        Args:
+            source: As `chats.picture_source` returns it.
+
+        Raises:
+            BadInput: The model does not read pictures.
+        """
+        if "pictures" not in self._opened.reads:
+            raise BadInput(
+                self._opened.pictures_note or "This model reads text only.", "Choose a vision-language model."
+            )
+        self.pictures.append(source)
+
+    def _image(self, rest: str) -> None:
+        if not rest:
+            self.pictures = []
+            return
+        quoted = len(rest) > 1 and rest[0] == rest[-1] and rest[0] in "\"'"  # a file dropped on a terminal
+        self.add_picture(chats.picture_source(rest[1:-1] if quoted else rest))
+        number = len(self.pictures)
+        self._terminal.print_info(f"{number} {'picture' if number == 1 else 'pictures'} in the next message\n")
 
     def _answer(self, messages: list[Message]) -> None:
         from dataclasses import replace
@@ -202,7 +236,7 @@ class Conversation:
         self._answer(self.messages[:-1])
 
     def _clear(self, _rest: str) -> None:
-        self.messages, self._attempts = [], 0
+        self.messages, self.pictures, self._attempts = [], [], 0
 
     def _set_system(self, rest: str) -> None:
         self._system = rest
@@ -255,6 +289,9 @@ def _same(saved: tuple[Path, os.stat_result], path: Path) -> bool:
 def markdown(messages: list[Message]) -> str:
     """Return a conversation as Markdown."""
     names = {"system": "System", "user": "You", "assistant": "Model"}
-    return "\n".join(
-        f"**{names.get(message['role'], message['role'])}**\n\n{message['content']}\n" for message in messages
-    )
+
+    def shown(message: Message) -> str:
+        pictures = "".join(f"![](<{source}>)\n\n" for source in message.get("pictures", ()))
+        return f"**{names.get(message['role'], message['role'])}**\n\n{pictures}{message['content']}\n"
+
+    return "\n".join(map(shown, messages))

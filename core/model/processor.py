@@ -23,7 +23,7 @@ from core.errors import BadInput, UnsupportedModel, translated
 from core.files import read_json
 from core.model.folder import read_config
 from core.model.tokenizer import readable
-from core.pictures.opening import MAX_EDGE, Picture, digest_of, missing_pillow, open_picture
+from core.pictures.opening import MAX_EDGE, Picture, check_picture, digest_of, missing_pillow, open_picture
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -37,6 +37,8 @@ _IGNORED: Final = (
 )  # fmt: skip
 """Entries of processor_config.json that are not settings of the processor itself. An audio tokenizer is a model from
 another repository."""
+MAX_ALL_PIXELS: Final = 256_000_000
+"""Most pixels of all pictures of a conversation, which are decoded at once."""
 _SMALLEST: Final = 32
 """Shortest edge of a picture in pixels."""
 _FOR_VIDEOS: Final = ("num2words",)
@@ -108,6 +110,7 @@ class PictureProcessor:
             )
         key = (text, tuple(map(digest_of, sources)))
         if self._last is None or self._last[0] != key:
+            _check_sizes(sources)
             self._last = (key, self._made(text, [open_picture(source) for source in sources]))
         return self._last[1]
 
@@ -127,6 +130,17 @@ class PictureProcessor:
         per_token = frozenset(name for name, value in tensors.items() if tuple(value.shape) == (1, len(ids)))
         ends = [number + 1 for number, token in enumerate(ids) if token in self._picture_ids]
         return PictureInputs(ids, tuple(picture.digest for picture in pictures), max(ends), tensors, per_token)
+
+
+def _check_sizes(sources: Sequence[str]) -> None:
+    """Raise BadInput for pictures that would take too much memory together."""
+    found = sum(facts.width * facts.height for facts in map(check_picture, sources))
+    if found > MAX_ALL_PIXELS:
+        raise BadInput(
+            f"The pictures of the conversation have {found // 1_000_000} million pixels; the limit is "
+            f"{MAX_ALL_PIXELS // 1_000_000} million.",
+            "Use fewer or smaller pictures.",
+        )
 
 
 def _enlarged(image: Image) -> Image:

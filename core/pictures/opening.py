@@ -22,7 +22,7 @@ from core.pictures.sources import name_of, read_picture
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-MAX_PIXELS: Final = 80_000_000
+MAX_PIXELS: Final = 64_000_000
 """Largest picture that is decoded; Pillow warns from 89 million pixels on."""
 MAX_EDGE: Final = 65_500
 """Longest edge, as in JPEG files."""

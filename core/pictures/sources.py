@@ -22,6 +22,11 @@ def is_data_uri(source: str) -> bool:
     return source[: len(_DATA)].lower() == _DATA
 
 
+def is_address(source: str) -> bool:
+    """Return whether a picture is given by an address, which is not supported."""
+    return source.lower().startswith(_SCHEMES)
+
+
 def name_of(source: str) -> str:
     """Return the name of a picture for messages: the file name, or a description of a `data:` URI."""
     if is_data_uri(source):
@@ -44,7 +49,7 @@ def read_picture(source: str) -> bytes:
         raise BadInput("The path of a picture is missing.", "Give the path of a picture file.")
     if is_data_uri(source):
         return _decoded(source)
-    if source.lower().startswith(_SCHEMES):
+    if is_address(source):
         raise BadInput(
             f"{name_of(source)} is an address, and pictures are not downloaded.",
             "Save the picture and give the path of the file.",

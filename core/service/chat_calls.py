@@ -132,7 +132,7 @@ class ChatCalls:
             perplexity=reported_perplexity(Path(name), loaded.folder),
             thinking=opened.thinks,
             reads=opened.reads,
-            pictures_note=opened.prompts.pictures_note,
+            pictures_note=opened.pictures_note,
         )
 
 

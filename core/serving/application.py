@@ -20,10 +20,12 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from core.inference.generation.thinking import Part
-from core.serving.bodies import read_body
+from core.serving.bodies import BODY_BYTES, PICTURES_BYTES, read_body
 from core.serving.completion_requests import (
+    NO_PICTURES,
     CompletionRequest,
     chat_request,
+    check_pictures,
     check_template,
     check_variables,
     text_request,
@@ -102,7 +104,13 @@ class Endpoint:
 
     async def chat(self, request: Request) -> Response:
         """Answer a conversation."""
-        wanted = chat_request(await read_body(request), self.queue.context)
+        sees = "pictures" in self.queue.reads
+        body = await read_body(request, PICTURES_BYTES if sees else BODY_BYTES)
+        wanted = chat_request(body, self.queue.context)
+        if wanted.has_pictures:
+            if not sees:
+                raise RequestError(400, self.queue.pictures_note or NO_PICTURES, code="no_pictures", param="messages")
+            await asyncio.to_thread(check_pictures, wanted)
         check_template(self.queue.template)
         check_variables(wanted, self.queue.template, self.queue.thinks)
         return await self._answer(request, wanted)

@@ -19,29 +19,31 @@ from core.serving.request_errors import RequestError, bad_field
 
 BODY_BYTES: Final = 8 << 20
 """Maximum size of a request; a longer one is not read to its end."""
+PICTURES_BYTES: Final = 64 << 20
+"""Maximum size of a request to a model that reads pictures."""
 _DEEPEST: Final = 64
 _SURROGATE: Final = re.compile("[\ud800-\udfff]")
 
 
-async def read_body(request: Request) -> dict[str, Any]:
-    """Return the JSON object in the body of a request.
+async def read_body(request: Request, limit: int = BODY_BYTES) -> dict[str, Any]:
+    """Return the JSON object in the body of a request of at most `limit` bytes.
 
     Raises:
         RequestError: 413 if the body is too large, 415 if it is compressed, 400 if it is not a valid JSON object.
     """
-    too_large = RequestError(413, f"A request must not exceed {BODY_BYTES >> 20} MiB.", code="request_too_large")
+    too_large = RequestError(413, f"A request must not exceed {limit >> 20} MiB.", code="request_too_large")
     if request.headers.get("content-encoding", "identity").strip().lower() not in ("", "identity"):
         raise RequestError(
             415, "Compressed requests are not supported.", code="unsupported_encoding", param="Content-Encoding"
         )
     length = request.headers.get("content-length", "")
-    if re.fullmatch(r"[0-9]{1,18}", length) and int(length) > BODY_BYTES:
+    if re.fullmatch(r"[0-9]{1,18}", length) and int(length) > limit:
         raise too_large
     found = bytearray()
     with contextlib.suppress(ClientDisconnect):
         async for piece in request.stream():
             found += piece
-            if len(found) > BODY_BYTES:
+            if len(found) > limit:
                 raise too_large
     return parsed(bytes(found))
 

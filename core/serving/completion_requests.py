@@ -11,8 +11,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from core.errors import BadInput, CorruptFile
 from core.inference.generation.message import Message
 from core.inference.generation.settings import LARGEST_SEED, Sampling
+from core.pictures.opening import open_picture
+from core.pictures.sources import is_data_uri
 from core.serving.fields import CHAT, TEXT, check_fields
 from core.serving.request_errors import RequestError, bad_field
 
@@ -28,6 +31,7 @@ _OWN_VARIABLES: Final = frozenset({
 })  # fmt: skip
 """Variables that are set by the server, and names of arguments of transformers' `apply_chat_template`."""
 _SWITCHES: Final = ("enable_thinking", "thinking")
+NO_PICTURES: Final = "This model reads text only, not pictures."
 _MESSAGE: Final = frozenset(
     {"role", "content", "name", "refusal", "annotations", "reasoning_content", "reasoning", "id"}
 )
@@ -59,6 +63,11 @@ class CompletionRequest:
     echo: bool = False
     continue_last: bool = False
     variables: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def has_pictures(self) -> bool:
+        """Return whether a message has a picture."""
+        return any(message.get("pictures") for message in self.messages or ())
 
 
 def chat_request(body: Mapping[str, Any], context: int) -> CompletionRequest:
@@ -116,6 +125,20 @@ def check_template(template: str) -> None:
     if not template:
         message = "This model has no chat template, so it cannot answer conversations. Use /v1/completions instead."
         raise RequestError(400, message, code="no_chat_template")
+
+
+def check_pictures(request: CompletionRequest) -> None:
+    """Check that all pictures of a request can be opened.
+
+    Raises:
+        RequestError: 400, with the number of the message, or 500 if Pillow is not installed.
+    """
+    for number, message in enumerate(request.messages or ()):
+        for source in message.get("pictures", ()):
+            try:
+                open_picture(source)
+            except (BadInput, CorruptFile) as error:
+                raise bad_field(f"messages[{number}].content", str(error)) from error
 
 
 def check_variables(request: CompletionRequest, template: str, thinks: bool) -> None:
@@ -185,13 +208,30 @@ def _message(message: Any, path: str) -> Message:
     if isinstance(content, str):
         return {"role": role, "content": content}
     if not isinstance(content, list):
-        raise bad_field(f"{path}.content", "content must be a string or a list of text parts.")
-    texts = []
+        raise bad_field(f"{path}.content", "content must be a string or a list of parts.")
+    texts, pictures = [], []
     for number, part in enumerate(content):
-        if not isinstance(part, dict) or part.get("type") != "text" or not isinstance(part.get("text"), str):
-            raise bad_field(f"{path}.content[{number}]", "This server supports text only.")
-        texts.append(part["text"])
-    return {"role": role, "content": "".join(texts)}
+        place = f"{path}.content[{number}]"
+        if isinstance(part, dict) and part.get("type") == "image_url":
+            pictures.append(_picture(part.get("image_url"), role, f"{place}.image_url"))
+        elif isinstance(part, dict) and part.get("type") == "text" and isinstance(part.get("text"), str):
+            texts.append(part["text"])
+        else:
+            raise bad_field(place, "This server supports parts of the types text and image_url.")
+    found: Message = {"role": role, "content": "".join(texts)}
+    return {**found, "pictures": tuple(pictures)} if pictures else found
+
+
+def _picture(value: Any, role: str, path: str) -> str:
+    """Return the data URI of a picture. Paths are refused, because the files of the server are not the client's."""
+    url = value.get("url") if isinstance(value, dict) else value
+    if role != "user":
+        raise bad_field(path, "Only messages with the role user can have pictures.")
+    if not isinstance(url, str):
+        raise bad_field(path, "image_url must have a url.")
+    if not is_data_uri(url):
+        raise bad_field(path, "Pictures are not downloaded: url must be a data URI (data:image/png;base64,...).")
+    return url
 
 
 def _prompt(value: Any) -> str:

@@ -38,6 +38,10 @@ class CompletionModel(Protocol):
     def template(self) -> str: ...
     @property
     def thinks(self) -> bool: ...
+    @property
+    def reads(self) -> tuple[str, ...]: ...
+    @property
+    def pictures_note(self) -> str: ...
     def count(
         self, messages: Any, continue_last: bool, variables: Mapping[str, Any], should_stop: ShouldStop
     ) -> int: ...
@@ -108,6 +112,7 @@ class RequestQueue:
 
     def __init__(self, talk: CompletionModel, record: Record, max_waiting: int = MAX_WAITING) -> None:
         self.context, self.template, self.thinks = talk.context, talk.template, talk.thinks
+        self.reads, self.pictures_note = talk.reads, talk.pictures_note
         self._talk, self._record, self._max_waiting = talk, record, max_waiting
         self._at_work = False
         self._queue: deque[QueuedRequest] = deque()

@@ -71,6 +71,11 @@ class ChatModel:
         return ("text", "pictures") if self.prompts.reads_pictures else ("text",)
 
     @property
+    def pictures_note(self) -> str:
+        """Reason, as a sentence, why a model that can see pictures cannot get them here; "" for others."""
+        return self.prompts.pictures_note
+
+    @property
     def thinks(self) -> bool:
         """True if the model's chat format has a place for thinking."""
         return self.prompts.thinks

@@ -14,7 +14,9 @@ from core.cli import main, user_input
 from core.cli.conversation import figures_line, markdown
 from core.events import Event, Failed, Result, Token, from_line
 from core.inference.generation.message import Message
+from tests.core.pictures.made_pictures import encoded, halves
 from tests.core.tiny_model import save_model
+from tests.core.tiny_vision import save_vision_model
 
 Capture = pytest.CaptureFixture[str]
 
@@ -259,3 +261,62 @@ def test_a_model_without_a_chat_template_warns_once_and_continues_the_text(
 def test_markdown_has_a_heading_for_each_role() -> None:
     messages: list[Message] = [{"role": "system", "content": "a"}, {"role": "user", "content": "b"}]
     assert markdown(messages) == "**System**\n\na\n\n**You**\n\nb\n"
+
+
+@pytest.fixture(scope="module")
+def seeing(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_vision_model("qwen3_vl", tmp_path_factory.mktemp("vision") / "qwen3_vl")
+
+
+@pytest.fixture
+def cat(tmp_path: Path) -> Path:
+    path = tmp_path / "my cat.png"
+    path.write_bytes(encoded(halves(64, 40)))
+    return path
+
+
+def test_a_prompt_with_pictures(seeing: Path, cat: Path, capsys: Capture) -> None:
+    common = ["chat", str(seeing), "--prompt", "What?", "--max-tokens", "2", "--device", "cpu", "--json"]
+    assert main(common) == 0
+    assert main([*common, "--image", str(cat)]) == 0
+    assert main([*common, "--image", str(cat), "--image", str(cat)]) == 0
+    none, one, two = (values["prompt_tokens"] for values in results(capsys))
+    assert two - one == one - none > 8
+
+
+def test_pictures_of_a_conversation(seeing: Path, cat: Path, tmp_path: Path, monkeypatch: Any, capsys: Capture) -> None:
+    saved = tmp_path / "saved.json"
+    lines = [f"/image {cat}", "What?", f'/image "{cat}"', "/image", "And?", f"/save {saved}"]
+    monkeypatch.setattr(sys, "stdin", io.StringIO("".join(f"{line}\n" for line in lines)))
+    options = ["--max-tokens", "2", "--device", "cpu", "--each-line", "--image", str(cat)]
+    assert main(["chat", str(seeing), *options]) == 0
+    assert "2 pictures in the next message" in capsys.readouterr().err
+    questions = json.loads(saved.read_text())["messages"][::2]
+    assert [message.get("pictures") for message in questions] == [[str(cat), str(cat)], None]
+
+
+def test_pictures_for_a_model_of_text_are_refused(chat, cat: Path, capsys: Capture) -> None:  # type: ignore[no-untyped-def]
+    assert chat(f"/image {cat}", "hello", options=("--json",)) == 0
+    found = events(capsys)
+    assert [event.message for event in found if isinstance(event, Failed)] == ["This model reads text only."]
+    assert [event.values["prompt_tokens"] for event in found if isinstance(event, Result)] == [22]
+
+
+@pytest.mark.parametrize("options", [("--prompt", "What?"), ()])
+def test_a_missing_picture_is_reported_before_the_model_is_loaded(
+    tiny: Path, options: tuple[str, ...], capsys: Capture
+) -> None:
+    assert main(["chat", str(tiny), *options, "--image", "no.png"]) == 2
+    err = capsys.readouterr().err
+    assert "There is no picture" in err
+    assert "load ..." not in err
+
+
+def test_an_address_is_not_downloaded(tiny: Path, capsys: Capture) -> None:
+    assert main(["chat", str(tiny), "--prompt", "What?", "--image", "https://host/cat.png"]) == 2
+    assert "not downloaded" in capsys.readouterr().err
+
+
+def test_markdown_shows_pictures() -> None:
+    messages: list[Message] = [{"role": "user", "content": "b", "pictures": ["/a b.png"]}]
+    assert markdown(messages) == "**You**\n\n![](</a b.png>)\n\nb\n"

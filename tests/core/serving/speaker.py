@@ -40,8 +40,10 @@ class Speaker:
         context: int = 100,
         error: Exception | None = None,
         template: str = "{{ messages }}",
+        reads: tuple[str, ...] = ("text",),
+        pictures_note: str = "",
     ) -> None:
-        self.context = context
+        self.context, self.reads, self.pictures_note = context, reads, pictures_note
         self.statistics = Figures()
         self.asked: list[Any] = []
         self.samplings: list[Any] = []

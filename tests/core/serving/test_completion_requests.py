@@ -57,7 +57,7 @@ def test_a_wrong_field_is_named(field: str, value: Any) -> None:
         ({"role": ["user"], "content": "hi"}, "messages[1].role"),
         ({"role": "tool", "content": "hi"}, "messages[1].role"),
         ({"role": "user"}, "messages[1].content"),
-        ({"role": "user", "content": [{"type": "image_url"}]}, "messages[1].content[0]"),
+        ({"role": "user", "content": [{"type": "image_url"}]}, "messages[1].content[0].image_url"),
     ],
 )
 def test_a_wrong_message_is_named(message: Any, param: str) -> None:
