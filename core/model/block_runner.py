@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import inspect
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -44,13 +44,14 @@ class BlockCall:
     Attributes:
         args, kwargs: as the model passes them for a batch of one sequence.
         name: name of the hidden states if they are passed by name, else "".
-        repeated: arguments whose first dimension grows with the batch: positions in `args`, names in `kwargs`.
+        repeated: positions in `args` and names in `kwargs` of the arguments that grow with the batch -> the dimension
+            that does: 0, or 1 for the positions [3, batch, tokens] of models with rotary embeddings for pictures.
     """
 
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
     name: str = ""
-    repeated: frozenset[int | str] = frozenset()
+    repeated: Mapping[int | str, int] = field(default_factory=dict)
 
     def __call__(self, block: Callable[..., Any], hidden: Tensor) -> Tensor:
         """Run `block` on hidden states [batch, tokens, hidden_size] and return its output, of the same shape."""
@@ -70,8 +71,8 @@ class BlockCall:
         """Return the arguments for a batch of `rows` sequences."""
         args, kwargs = self.args, self.kwargs
         if self.repeated and rows > 1:
-            args = tuple(_repeat(arg, rows) if n in self.repeated else arg for n, arg in enumerate(args))
-            kwargs = {key: _repeat(arg, rows) if key in self.repeated else arg for key, arg in kwargs.items()}
+            args = tuple(_repeat(arg, rows, self.repeated.get(n)) for n, arg in enumerate(args))
+            kwargs = {key: _repeat(arg, rows, self.repeated.get(key)) for key, arg in kwargs.items()}
         return args, kwargs
 
 
@@ -390,28 +391,35 @@ def run_base(skeleton: Skeleton, tokens: Tensor) -> Tensor:
 
 def _with_repeated(call: BlockCall, twice: BlockCall) -> BlockCall:
     """Return a call with the arguments that grow with the batch; `twice` is the same call for a batch of two."""
-    places = {n for n, arg in enumerate(call.args) if _grows(arg, twice.args[n])}
-    names = {key for key, arg in call.kwargs.items() if _grows(arg, twice.kwargs[key])}
-    repeated = replace(call, repeated=frozenset(places | names))
+    found: dict[int | str, int | None] = {n: _growing(arg, twice.args[n]) for n, arg in enumerate(call.args)}
+    found |= {key: _growing(arg, twice.kwargs[key]) for key, arg in call.kwargs.items()}
+    repeated = replace(call, repeated={place: dim for place, dim in found.items() if dim is not None})
     if tensors_differ(repeated.arguments(2), twice.arguments(1)):
         raise ValueError("an argument of a block for two sequences does not consist of those for one")
     return repeated
 
 
-def _grows(one: Any, two: Any) -> bool:
-    """Return whether an argument doubles its first dimension for a batch of two.
+def _growing(one: Any, two: Any) -> int | None:
+    """Return the dimension of an argument that is twice as long for a batch of two; None if there is none.
 
-    Examples are a mask [batch, 1, tokens, tokens] and ALiBi biases [batch * heads, 1, tokens].
+    Examples are a mask [batch, 1, tokens, tokens], ALiBi biases [batch * heads, 1, tokens] and the positions [3, batch,
+    tokens] of models with rotary embeddings for pictures.
     """
-    if isinstance(one, Tensor) and isinstance(two, Tensor):
-        return one.dim() > 0 and two.shape[0] == 2 * one.shape[0] and two.shape[1:] == one.shape[1:]
+    if isinstance(one, Tensor) and isinstance(two, Tensor) and one.dim() == two.dim():
+        other = [dim for dim in range(one.dim()) if one.shape[dim] != two.shape[dim]]
+        return other[0] if len(other) == 1 and two.shape[other[0]] == 2 * one.shape[other[0]] else None
     if isinstance(one, tuple | list) and isinstance(two, tuple | list):
-        return any(_grows(a, b) for a, b in zip(one, two, strict=False))
-    return False
+        dims = (_growing(a, b) for a, b in zip(one, two, strict=False))
+        return next((dim for dim in dims if dim is not None), None)
+    return None
 
 
-def _repeat(arg: Any, rows: int) -> Any:
-    """Expand an argument for one sequence to a batch of `rows` equal sequences."""
+def _repeat(arg: Any, rows: int, dim: int | None) -> Any:
+    """Expand the dimension of an argument for one sequence to a batch of `rows` equal sequences."""
+    if dim is None:
+        return arg
     if isinstance(arg, Tensor):
-        return arg.expand(rows, *arg.shape[1:]) if len(arg) == 1 else arg.repeat(rows, *[1] * (arg.dim() - 1))
-    return type(arg)(_repeat(part, rows) for part in arg)
+        sizes = [1] * arg.dim()
+        sizes[dim] = rows
+        return arg.repeat(sizes) if arg.shape[dim] > 1 else arg.expand(*arg.shape[:dim], rows, *arg.shape[dim + 1 :])
+    return type(arg)(_repeat(part, rows, dim) for part in arg)

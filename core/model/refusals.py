@@ -13,7 +13,7 @@ from typing import Any
 
 from core.model import kinds
 from core.model.headers import TensorInfo
-from core.model.towers import text_config
+from core.model.towers import is_multimodal, text_config
 
 FLOATS = ("BF16", "F16", "F32", "F64")
 """Dtype codes of weights that can be quantized."""
@@ -41,7 +41,8 @@ def find(
     Args:
         config: the whole config.
         tensors: the whole tensor table.
-        prefixes: of the numbered stacks of modules with matrices, without those of towers; the blocks first.
+        prefixes: of the numbered stacks of modules with matrices, without those of towers; the blocks first. Those of
+            a multimodal model whose names do not tell what they are may be towers.
         numbers: sorted block numbers of the first stack.
         weights: dtype codes of the matrices to be quantized.
     """
@@ -87,7 +88,7 @@ def _other_kind(config: Mapping[str, Any], prefixes: list[str]) -> str:
         return reason
     # AltUp of Gemma 3n projects the embeddings to several residual streams.
     prefixes = [prefix for prefix in prefixes if not prefix.rpartition(".")[2].startswith("altup_")]
-    if len(prefixes) > 1:
+    if len(prefixes) > 1 and not is_multimodal(config):
         return (
             f"The model has a second stack of layers, {prefixes[1]}, besides {prefixes[0]}; this version quantizes "
             "models with a single stack."

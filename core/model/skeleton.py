@@ -17,6 +17,7 @@ from typing import Any, Final
 
 import torch
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForMultimodalLM
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING, MODEL_FOR_MULTIMODAL_LM_MAPPING
 from transformers.pytorch_utils import Conv1D
@@ -189,11 +190,15 @@ class Skeleton:
             UnsupportedModel: the model has no output head.
         """
         head = self.model.get_output_embeddings()
-        if head is None:
+        if head is not None:
+            return self._path(head)
+        # A multimodal class may not know the head of its language model.
+        target = self._targets.get(f"{self.tree.lm_head}.weight")
+        if target is None:
             raise UnsupportedModel(
                 f"{type(self.model).__name__} has no output head.", "Choose a language model that predicts tokens."
             )
-        return self._path(head)
+        return target.removesuffix(".weight")
 
     def ends(self) -> tuple[str, str]:
         """Return the module paths of the token embedding and the output head."""
@@ -209,14 +214,18 @@ class Skeleton:
         return tuple(_towers(self.model, "", frozenset({language_model, head})))
 
     def fill_on_use(self, path: str, dtype: torch.dtype, device: torch.device) -> None:
-        """Load the weights of the sub-module at `path` when it is called for the first time."""
+        """Load the weights of the sub-module at `path` when it, or a module inside it, is called for the first time."""
+        tower = self.model.get_submodule(path)
+        handles: list[RemovableHandle] = []
 
-        def hook(module: nn.Module, _args: tuple[Any, ...]) -> None:
-            handle.remove()
-            if any(parameter.is_meta for parameter in module.parameters()):
+        def hook(_module: nn.Module, _args: tuple[Any, ...]) -> None:
+            for handle in handles:
+                handle.remove()
+            if any(parameter.is_meta for parameter in tower.parameters()):
                 self.fill(path, dtype, device)
 
-        handle = self.model.get_submodule(path).register_forward_pre_hook(hook)
+        # A list of modules is not called itself, and some models call parts of their towers.
+        handles += [module.register_forward_pre_hook(hook) for module in tower.modules()]
 
     @contextlib.contextmanager
     def with_towers(self, dtype: torch.dtype, device: torch.device) -> Iterator[None]:
@@ -401,7 +410,7 @@ def build_skeleton(tree: ModelTree, store: TensorStore) -> Skeleton:
     Raises:
         UnsupportedModel: transformers does not implement the architecture, or cannot build the model.
     """
-    config = transformers_config(store.folder)
+    config = _language_part(transformers_config(store.folder))
     text = config.get_text_config(decoder=True)
     config.tie_word_embeddings = text.tie_word_embeddings = tree.tied
     # the callers rely on these return values, whatever config.json specifies
@@ -421,6 +430,15 @@ def build_skeleton(tree: ModelTree, store: TensorStore) -> Skeleton:
     except ValueError as error:
         raise UnsupportedModel(f"{error}.", "The config and the weights belong to different models.") from error
     return Skeleton(model, _stack_of(model, tree, found), tree, store, sources, shapes)
+
+
+def _language_part(config: Any) -> Any:
+    """Return the part of a config that is a multimodal language model of its own, else the config.
+
+    The class of Qwen's Omni models has such a part for text and another one for speech, and cannot be run as a whole.
+    """
+    parts = (getattr(config, key, None) for key in getattr(config, "sub_configs", {}))
+    return next((part for part in parts if type(part) in MODEL_FOR_MULTIMODAL_LM_MAPPING), config)
 
 
 def _stack_of(model: Any, tree: ModelTree, sources: Iterable[ParameterSource]) -> str:

@@ -85,7 +85,7 @@ class RowNumbers:
             numbers[name] = torch.arange(count, count + size).view(shape)
             count += size
         self._places: list[tuple[str, bool, int, Tensor]] = []
-        for name, value in source.build(numbers.__getitem__, model).items():
+        for name, value in source.decided(shapes, model).build(numbers.__getitem__, model).items():
             wanted = tuple(model.get_parameter(name).shape)
             flipped = len(wanted) >= 2 and value.shape[-1] == wanted[-1] and value.shape[-2] == 1 != wanted[-2]
             if value.dim() != len(wanted) or (not flipped and value.shape[-1] != 1):

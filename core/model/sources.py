@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -39,6 +39,21 @@ class ParameterSource:
     def names(self) -> list[str]:
         """Names of all tensors."""
         return [name for names in self.tensors.values() for name in names]
+
+    def decided(self, shapes: Mapping[str, tuple[int, ...]], model: Any) -> ParameterSource:
+        """Return this source with a converter that does not look at shapes, for tensors of these shapes.
+
+        The converter of Qwen3-VL-MoE transposes the experts unless they already have the shape of the parameter.
+        """
+        converter: Any = copy.deepcopy(self.converter)
+        checked = [step for step in getattr(converter, "operations", ()) if getattr(step, "check_dims", False)]
+        if not checked:
+            return self
+        same = shapes[self.names[0]] == tuple(model.get_parameter(self.target).shape)
+        for step in checked:
+            step.check_dims = False
+            step.dim1 = step.dim0 if same else step.dim1
+        return replace(self, converter=converter)
 
     def build(self, read: Read, model: Any) -> dict[str, Tensor]:
         """Return the parameters by name.

@@ -101,7 +101,14 @@ def text_root(prefix: str, embedding: str) -> str:
 
 
 def find_towers(
-    config: Mapping[str, Any], tensors: Iterable[TensorInfo], *, prefix: str, embedding: str, head: str, blocks: int
+    config: Mapping[str, Any],
+    tensors: Iterable[TensorInfo],
+    *,
+    prefix: str,
+    embedding: str,
+    head: str,
+    blocks: int,
+    others: Iterable[str] = (),
 ) -> tuple[Tower, ...]:
     """Return the towers of a checkpoint in the order of their tensors.
 
@@ -111,12 +118,14 @@ def find_towers(
         prefix: of the blocks.
         embedding, head: names of the token embedding and the output head without `.weight`; "" if there is none.
         blocks: number of blocks; those with higher numbers are multi-token prediction modules.
+        others: prefixes of the other numbered stacks with matrices. In a multimodal model they are parts of towers.
     """
     root = text_root(prefix, embedding)
+    beside = frozenset(_below(root, other) for other in others) if is_multimodal(config) else frozenset()
     nested = is_multimodal(config) and text_config(config) is not config
     found: dict[tuple[str, Kind], list[TensorInfo]] = {}
     for info in tensors:
-        place = _place(info.name, root, prefix, head, blocks, nested)
+        place = _place(info.name, root, prefix, head, blocks, nested, beside)
         if place is not None:
             found.setdefault(place, []).append(info)
     return tuple(
@@ -137,8 +146,14 @@ def tower_of(towers: Iterable[Tower], name: str) -> Tower | None:
     return next((tower for tower in towers if f"{name}.".startswith(f"{tower.prefix}.")), None)
 
 
-def _place(name: str, root: str, prefix: str, head: str, blocks: int, nested: bool) -> tuple[str, Kind] | None:
-    """Return the path and the kind of the tower that has a tensor; None for tensors of the language model."""
+def _place(
+    name: str, root: str, prefix: str, head: str, blocks: int, nested: bool, beside: frozenset[str]
+) -> tuple[str, Kind] | None:
+    """Return the path and the kind of the tower that has a tensor; None for tensors of the language model.
+
+    Args:
+        beside: paths of modules beside the blocks that have stacks of their own.
+    """
     if name.startswith(f"{prefix}."):
         number = name[len(prefix) + 1 :].partition(".")[0]
         further = number.isascii() and number.isdecimal() and int(number) >= blocks
@@ -146,17 +161,26 @@ def _place(name: str, root: str, prefix: str, head: str, blocks: int, nested: bo
     if head and (name == head or name.startswith(f"{head}.")):
         return None
     if not root or name.startswith(f"{root}."):
-        # Beside the blocks, only the name of the module tells.
-        start = f"{root}." if root else ""
-        path = start + name[len(start) :].split(".")[0]
-        kind = _kind(path[len(start) :])
-        return None if kind == "other" else (path, kind)
+        # Beside the blocks, only the names of the modules and their own stacks tell.
+        path = _below(root, name)
+        kind = _kind(path.rpartition(".")[2])
+        if kind != "other" or path not in beside:
+            return None if kind == "other" else (path, kind)
+        inner = (place for place in reversed(list(_parents(name))) if len(place) > len(path))
+        told = ((place, _kind(place.rpartition(".")[2], _OUTER_PROJECTORS)) for place in inner)
+        return next((found for found in told if found[1] != "other"), (path, "other"))
     if not nested and _kind(name) == "other":
         return None
     shared = next((f"{part}." for part in _parents(root) if name.startswith(f"{part}.")), "")
     path = shared + name[len(shared) :].split(".")[0]
     kind = _kind(path, _OUTER_PROJECTORS)
     return path, kind if kind != "other" else _kind(name.rpartition(".")[0], _OUTER_PROJECTORS)
+
+
+def _below(root: str, name: str) -> str:
+    """Return the path of the module just below `root` that has a tensor; all names are below the root ""."""
+    start = f"{root}." if root else ""
+    return start + name[len(start) :].split(".")[0] if name.startswith(start) else ""
 
 
 def _parents(path: str) -> Iterable[str]:
@@ -169,6 +193,7 @@ def _parents(path: str) -> Iterable[str]:
 def _kind(name: str, projectors: frozenset[str] = _PROJECTORS) -> Kind:
     """Return the kind of part that the words of a module name tell."""
     words = {word.lower() for word in re.findall(r"[A-Za-z]+", name)}
+    words |= {word.removesuffix("s") for word in words}
     if words & _MTP:
         return "mtp"
     if words & projectors:

@@ -32,10 +32,11 @@ from core.model.headers import DTYPE_BITS, TensorInfo, equal_bytes, read_folder
 from core.model.plans import LayerPlan as LayerPlan
 from core.model.plans import Plans, make_case, own_copy
 from core.model.tensor_part import TensorPart
-from core.model.towers import Tower, find_towers, is_aside, text_config, tower_of
+from core.model.towers import Tower, find_towers, is_aside, is_multimodal, text_config, text_root, tower_of
 from core.schemes import UNTOUCHED, LayerScheme
 
 _WEIGHT = ".weight"
+_NO_LINEARS = ("embed.weight", "norm.weight")
 _MAX_BLOCKS = 4096
 """Limit on the number of blocks. The deepest models have about 200; transformers takes a minute to build 20,000."""
 
@@ -298,9 +299,8 @@ def build_tree(config: dict[str, Any], tensors: Mapping[str, TensorInfo]) -> Mod
     unmerged = corrections.unmerged(tensors)
     tensors = {name: info for name, info in tensors.items() if name not in adapters}
     text = text_config(config)
-    stacks = _without_predictors(_find_stacks(tensors.values()), text)
-    # A vision tower can be larger than the language model.
-    main = next((stack for stack in stacks if not is_aside(stack.prefix)), stacks[0] if stacks else None)
+    stacks = [stack for stack in _find_stacks(tensors.values()) if "mtp" not in stack.prefix.split(".")]
+    main = _language_model(stacks, text, config)
     outside = [info for info in tensors.values() if main is None or not info.name.startswith(f"{main.prefix}.")]
     ends = [info for info in outside if not is_aside(info.name)]
     embedding, head = find_ends(ends, main.prefix if main else "", text.get("vocab_size"))
@@ -313,11 +313,13 @@ def build_tree(config: dict[str, Any], tensors: Mapping[str, TensorInfo]) -> Mod
             embedding=embedding.name.removesuffix(_WEIGHT) if embedding else "",
             head=head.name.removesuffix(_WEIGHT) if head else "",
             blocks=len(main.members),
+            others=[stack.prefix for stack in stacks if stack is not main],
         )
         if main
         else ()
     )
-    others = [stack.prefix for stack in stacks if stack is not main and tower_of(towers, stack.prefix) is None]
+    root = text_root(main.prefix, embedding.name.removesuffix(_WEIGHT) if embedding else "") if main else ""
+    others = [stack.prefix for stack in stacks if stack is not main and _is_beside(stack.prefix, root, towers)]
     config = corrections.corrected(config, tensors, tied if main and embedding else None)
     transposed, odd = _orientation(main, tensors) if main else (False, "")
     linears, odd_experts = _linears(main, tensors, transposed, text, config) if main else ([], "")
@@ -368,6 +370,16 @@ def read_tensors(folder: Path, config: Mapping[str, Any]) -> dict[str, TensorInf
     if embedding is not None and head is not None and equal_bytes(folder, embedding, head):
         del tensors[head.name]
     return tensors
+
+
+def _is_beside(prefix: str, root: str, towers: Iterable[Tower]) -> bool:
+    """Return whether a stack may be a part of the language model: it is in no tower, or in one inside the model.
+
+    Args:
+        root: path of the language model.
+    """
+    tower = tower_of(towers, prefix)
+    return tower is None or (tower.kind == "other" and (not root or tower.prefix.startswith(f"{root}.")))
 
 
 def _too_many(stack: _Stack | None) -> str:
@@ -463,17 +475,27 @@ def _find_stacks(tensors: Iterable[TensorInfo]) -> list[_Stack]:
     return sorted((s for s in stacks.values() if s.weight), key=lambda stack: -stack.weight)
 
 
-def _without_predictors(stacks: list[_Stack], text: Mapping[str, Any]) -> list[_Stack]:
-    """Remove MTP (multi-token prediction) modules from the stacks, since the model is complete without them.
+def _language_model(stacks: list[_Stack], text: Mapping[str, Any], config: Mapping[str, Any]) -> _Stack | None:
+    """Return the stack of the decoder blocks, without MTP (multi-token prediction) blocks at its end.
 
-    They are a separate stack (`mtp.layers`), or blocks behind the last one that the config declares
-    (`num_nextn_predict_layers`). The classes of transformers ignore them; their tensors are copied to outputs.
+    It is the largest one, in a multimodal model that of the size in the config of the language model. MTP blocks are a
+    separate stack (`mtp.layers`), or blocks behind the last one that the config declares (`num_nextn_predict_layers`).
+    The classes of transformers ignore them; their tensors are copied to outputs.
     """
-    stacks = [stack for stack in stacks if "mtp" not in stack.prefix.split(".")]
-    count, further = text.get("num_hidden_layers"), text.get("num_nextn_predict_layers")
-    if stacks and type(count) is int and type(further) is int and len(stacks[0].members) == count + further:
-        stacks[0].members = {number: found for number, found in stacks[0].members.items() if number < count}
-    return stacks
+    usable = [stack for stack in stacks if not is_aside(stack.prefix)] or stacks
+    count, further, hidden = (text.get(key) for key in ("num_hidden_layers", "num_nextn_predict_layers", "hidden_size"))
+    kinds = text.get("layers_block_type")
+    count = len(kinds) if count is None and isinstance(kinds, list) else count
+    lengths = [count, count + further] if type(count) is int and type(further) is int else [count]
+    fitting = [
+        stack
+        for stack in (usable if is_multimodal(config) else [])
+        if len(stack.members) in lengths and any(hidden in info.shape for info in stack.members[min(stack.members)])
+    ]
+    main = next(iter(fitting or usable), None)
+    if main is not None and type(count) is int and type(further) is int and len(main.members) == count + further:
+        main.members = {number: found for number, found in main.members.items() if number < count}
+    return main
 
 
 def _is_buffer(name: str, shape: tuple[int, ...]) -> bool:
@@ -489,8 +511,11 @@ def _matrices(stack: _Stack) -> Iterable[tuple[int, TensorInfo]]:
 
 
 def _is_matrix(info: TensorInfo) -> bool:
-    """Return whether a tensor of a block is the weight of a linear layer, not of an embedding (Doge's experts)."""
-    return len(info.shape) == 2 and info.name.endswith(_WEIGHT) and not info.name.endswith("embed.weight")
+    """Return whether a tensor of a block is the weight of a linear layer.
+
+    Others with two dimensions are the embeddings of Doge's experts, and norms of each head (Cohere, Chameleon).
+    """
+    return len(info.shape) == 2 and info.name.endswith(_WEIGHT) and not info.name.endswith(_NO_LINEARS)
 
 
 def _orientation(stack: _Stack, tensors: Mapping[str, TensorInfo]) -> tuple[bool, str]:

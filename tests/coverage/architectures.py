@@ -4,9 +4,10 @@ Run manually; under an hour on two cores:
 
     python3 packaging/bootstrap.py exec --extra test python -m tests.coverage.architectures WORK [NAME ...] [--peer]
 
-Every text decoder and its variants are measured, see `tests.coverage.measure`; every other class must be refused by its
-kind. With `--peer`, auto-round quantizes the same models. The results are kept in WORK/rows.json, so that a run with
-names updates their rows; `--guide` writes all of them to resources/guide/architectures.md.
+Every text decoder and its variants are measured, see `tests.coverage.measure`; `tests.coverage.multimodal` does the
+same for multimodal classes; every other class must be refused by its kind. With `--peer`, auto-round quantizes the same
+models. The results are kept in WORK/rows.json, so that a run with names updates their rows; `--guide` writes all of
+them to resources/guide/architectures.md.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ import transformers.models.llama.modeling_llama  # imported here, once, instead 
 from core.recipes import RESOURCES
 from tests.core.tiny_architectures import names
 from tests.coverage import peer, table
-from tests.coverage.kinds import TEXT, kind_of
+from tests.coverage.kinds import MULTIMODAL, TEXT, kind_of
 from tests.coverage.measure import measure, refusal_of
 
 SECONDS = 300
@@ -59,6 +60,8 @@ def main() -> None:
     kept = work / "rows.json"
     rows: Rows = json.loads(kept.read_text(encoding="utf-8")) if kept.is_file() else {}
     for name in options.names or names():
+        if kind_of(name.partition(" ")[0]) == MULTIMODAL:  # `tests.coverage.multimodal`
+            continue
         began = time.monotonic()
         row = rows.get(name, {"name": name})
         if not options.only_peer:
@@ -72,7 +75,8 @@ def main() -> None:
         )
         kept.write_text(json.dumps(rows, indent=1), encoding="utf-8")
     if options.guide:
-        GUIDE.write_text(table.markdown(rows), encoding="utf-8")
+        section = table.multimodal_section(GUIDE.read_text(encoding="utf-8"))
+        GUIDE.write_text(table.markdown(rows, section), encoding="utf-8")
     print(Counter(row.get("verdict") for row in rows.values()))
 
 

@@ -94,19 +94,19 @@ def measure(name: str, folder: Path) -> Row:
         make_model(name, source)
         model = transformers.AutoModelForCausalLM.from_pretrained(source, dtype=torch.float32).eval()
     except Exception as error:  # noqa: BLE001 - transformers cannot build everything that it lists
-        row.verdict, row.reason = NOT_MADE, _one_line(error)
+        row.verdict, row.reason = NOT_MADE, one_line(error)
         return row
-    reason = _refusal(source)
+    reason = refusal(source)
     if reason:
         row.verdict, row.reason = REFUSED, reason
         return row
-    expected = _logits(model, rows(source))
-    _step(row, "chain", lambda: _measure_chain(row, source, model))
-    quantized = _step(row, "quantize", lambda: _quantize(source, output))
+    expected = logits(model, rows(source))
+    step(row, "chain", lambda: measure_chain(row, source, model))
+    quantized = step(row, "quantize", lambda: _quantize(source, output))
     if quantized == "":
-        _step(row, "output", lambda: _measure_output(row, source, output, model, expected))
-        _step(row, "chat", lambda: _measure_chat(row, source, output, model))
-        _step(row, "reader", lambda: _read_back(row, output))
+        step(row, "output", lambda: _measure_output(row, source, output, model, expected))
+        step(row, "chat", lambda: measure_chat(row, source, output, model))
+        step(row, "reader", lambda: _read_back(row, output))
     elif not quantized.startswith("crash"):
         row.problems.clear()
         row.verdict, row.reason = REFUSED, quantized
@@ -142,7 +142,7 @@ def divergence(expected: Tensor, found: Tensor) -> float:
     return value if value == value else float("inf")
 
 
-def _step(row: Row, what: str, work: Callable[[], None]) -> str:
+def step(row: Row, what: str, work: Callable[[], None]) -> str:
     """Run a step and return its refusal, its crash, or ""; both are problems of the row."""
     try:
         work()
@@ -151,31 +151,31 @@ def _step(row: Row, what: str, work: Callable[[], None]) -> str:
         text = f"{'crash: ' if crashed else ''}{error.message} {error.hint}".strip()
     except Exception as error:  # noqa: BLE001 - a crash is what is looked for
         traceback.print_exc()
-        text = f"crash: {_one_line(error)}"
+        text = f"crash: {one_line(error)}"
     else:
         return ""
     row.problems.append(f"{what}: {text}")
     return text
 
 
-def _one_line(error: Exception) -> str:
+def one_line(error: Exception) -> str:
     return f"{type(error).__name__}: {error}".replace("\n", " ")[:300]
 
 
-def _refusal(source: Path) -> str:
+def refusal(source: Path) -> str:
     try:
         return api.inspect(source, bits=8, group_size=32).tree.refusal
     except BitwrightError as error:
         return f"{error.message} {error.hint}"
 
 
-def _logits(model: Any, tokens: Tensor) -> Tensor:
+def logits(model: Any, tokens: Tensor) -> Tensor:
     with torch.no_grad():
         found: Tensor = model(input_ids=tokens, use_cache=False).logits
     return found.float()
 
 
-def _measure_chain(row: Row, source: Path, model: Any) -> None:
+def measure_chain(row: Row, source: Path, model: Any) -> None:
     """Compare the output of every block of the chain, and the logits, with the whole model's."""
     tokens = rows(source)
     config = json.loads((source / "config.json").read_text(encoding="utf-8"))
@@ -191,7 +191,7 @@ def _measure_chain(row: Row, source: Path, model: Any) -> None:
     hooks = [
         module.register_forward_hook(keep(block)) for block, module in enumerate(model.get_submodule(skeleton.stack))
     ]
-    expected = _logits(model, tokens)
+    expected = logits(model, tokens)
     for hook in hooks:
         hook.remove()
     row.chain = max(_block_differences(skeleton, tokens, states, expected))
@@ -230,16 +230,16 @@ def _measure_output(row: Row, source: Path, output: Path, model: Any, expected: 
     for name, parameter in model.named_parameters():
         if isinstance(model.get_submodule(name.rpartition(".")[0]), Conv1D):  # replaced by a layer with [out, in]
             parameter = parameter.T if parameter.dim() == 2 else parameter
-        row.weights = max(row.weights or 0.0, _apart(own[name].float(), parameter))
+        row.weights = max(row.weights or 0.0, apart_from(own[name].float(), parameter))
         if not row.weights <= ROUNDING:
             row.problems.append(f"{name} of the output differs from the source by {row.weights:.2g}")
             break
-    row.divergence = divergence(expected, _logits(found, rows(source)))
+    row.divergence = divergence(expected, logits(found, rows(source)))
     if not row.divergence <= CLOSE:
         row.problems.append(f"the 8-bit logits differ: {row.divergence:.2g} nats")
 
 
-def _apart(found: Tensor, expected: Tensor) -> float:
+def apart_from(found: Tensor, expected: Tensor) -> float:
     """Return the relative difference of a parameter, the largest of all experts for a parameter of several."""
     if found.shape != expected.shape:
         return float("inf")
@@ -252,16 +252,16 @@ def _apart(found: Tensor, expected: Tensor) -> float:
 def _read_back(row: Row, output: Path) -> None:
     """Read the output with auto-round, or with transformers after dequantizing, and compare weights and logits."""
     tokens = rows(output)
-    expected = _logits(load_model(str(output), "cpu", "float32").model, tokens)
+    expected = logits(load_model(str(output), "cpu", "float32").model, tokens)
     # First, because auto-round replaces functions and classes of transformers.
-    apart = difference(_logits(_dequantized(output, output.parent / "plain"), tokens), expected)
+    apart = difference(logits(dequantized(output, output.parent / "plain"), tokens), expected)
     why = ""
     try:
         peer = transformers.AutoModelForCausalLM.from_pretrained(output, dtype=torch.float16, device_map="cpu").eval()
         row.layers, why = _equal_layers(peer, output)
-        found = _logits(peer, tokens)
+        found = logits(peer, tokens)
     except Exception as error:  # noqa: BLE001 - auto-round reads some classes only
-        why = _one_line(error)
+        why = one_line(error)
     if not why:
         row.reader = "auto-round"
         other = divergence(expected, found)
@@ -300,7 +300,7 @@ def _inside(name: str) -> str:
     return "." + ".".join(parts[max(0, place - 1) :])
 
 
-def _dequantized(output: Path, folder: Path) -> Any:
+def dequantized(output: Path, folder: Path, factory: Any = transformers.AutoModelForCausalLM) -> Any:
     """Return transformers' model of a checkpoint that is dequantized by our reader into the layout of its names."""
     checkpoint = open_checkpoint(output)
     tree, dense = open_tree(checkpoint), DenseStore(checkpoint)
@@ -319,26 +319,25 @@ def _dequantized(output: Path, folder: Path) -> Any:
     config = json.loads((output / "config.json").read_text(encoding="utf-8"))
     config.pop("quantization_config", None)
     (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
-    load: Any = transformers.AutoModelForCausalLM.from_pretrained
-    model, info = load(folder, dtype=torch.float32, output_loading_info=True)
+    model, info = factory.from_pretrained(folder, dtype=torch.float32, output_loading_info=True)
     missing = [*info["missing_keys"], *info["mismatched_keys"]]
     if missing:
         raise ValueError(f"transformers does not find {missing[0]}")
     return model.eval()
 
 
-def _measure_chat(row: Row, source: Path, output: Path, model: Any) -> None:
+def measure_chat(row: Row, source: Path, output: Path, model: Any) -> None:
     """Compare the logits of generation, a long prompt and then token by token, with those of one pass."""
     tokens = rows(output)
     ids = tokens[0].tolist()
-    expected = _logits(load_model(str(output), "cpu", "float32").model, tokens[:1])[0]
+    expected = logits(load_model(str(output), "cpu", "float32").model, tokens[:1])[0]
     runner = load_runner(str(output), "cpu", dtype="float32").runner
     found = [runner.extend(ids[:PROMPT]), *(runner.extend([token]) for token in ids[PROMPT:])]
     runner.close()
     row.chat = _largest(found, expected)
     if row.chat <= STEPS:
         return
-    own = _largest(_with_cache(model, tokens[:1]), _logits(model, tokens[:1])[0])
+    own = _largest(_with_cache(model, tokens[:1]), logits(model, tokens[:1])[0])
     if own > STEPS:
         row.note = f"with a cache, the logits of transformers' own model differ by {own:.2g} from those of one pass"
     elif _largest(found, expected, median=True) > STEPS or _generated(source, tokens) > CHAIN:
@@ -354,7 +353,7 @@ def _generated(source: Path, tokens: Tensor) -> float:
     ids = tokens[0].tolist()
     found = [runner.extend(ids[:PROMPT]), *(runner.extend([token]) for token in ids[PROMPT:])]
     runner.close()
-    return _largest(found, _logits(load_model(str(source), "cpu", "float32").model, tokens[:1])[0])
+    return _largest(found, logits(load_model(str(source), "cpu", "float32").model, tokens[:1])[0])
 
 
 def _with_cache(model: Any, tokens: Tensor) -> list[Tensor]:

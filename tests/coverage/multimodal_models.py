@@ -57,6 +57,7 @@ _TOWERS: Final[dict[str, Any]] = {
 _WHOLE: Final[dict[str, Any]] = {
     **SIZES,
     "vocab_size": VOCABULARY,
+    "vocab_size_per_layer_input": VOCABULARY,
     "image_seq_length": 16,
     "mm_tokens_per_image": 4,
     "image_grid_pinpoints": GRIDS,
@@ -79,7 +80,10 @@ SETTINGS: Final[dict[str, dict[str, Any]]] = {
     },
     **{name: {"vision_start_token_id": 344} for name in ("qwen2_5_omni_thinker", "qwen3_omni_moe_thinker")},
     "qwen3_omni_moe": {
-        "talker_config": {"spatial_merge_size": 2, "text_config": {"shared_expert_intermediate_size": 64}}
+        "talker_config": {
+            "spatial_merge_size": 2,
+            "text_config": {"shared_expert_intermediate_size": 64, "vocab_size": 320, "num_hidden_layers": 2},
+        }
     },
     "gemma4": {"vision_config": {"position_embedding_size": 128}, "audio_config": {}},
     "gemma4_unified": {"vision_config": {"position_embedding_size": 128}, "audio_config": {}},
@@ -180,6 +184,8 @@ def _fit_sections(config: Any) -> None:
     """Divide the rotary dimensions of a small head among time, height and width, in a class that does so."""
     rope = getattr(config, "rope_parameters", None)
     if not isinstance(rope, dict) or any(isinstance(value, dict) for value in rope.values()):
+        return
+    if not hasattr(config, "vocab_size"):
         return
     if "mrope_section" in rope or "mrope_section" in _source(config):
         head = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads

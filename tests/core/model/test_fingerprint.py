@@ -87,6 +87,12 @@ def test_values_that_are_not_finite_are_counted_by_tensor(tmp_path: Path, value:
         scan(FingerprintedStore(TensorStore(tmp_path)))
 
 
+def test_a_single_value_may_be_infinite_since_it_can_be_a_limit(tmp_path: Path) -> None:
+    store = FingerprintedStore(TensorStore(save(tmp_path, c=torch.tensor(torch.inf))))
+    scan(store)
+    assert store.get("c").isinf()
+
+
 def test_a_value_beyond_the_range_of_32_bit_floats_is_rejected(tmp_path: Path) -> None:
     store = FingerprintedStore(TensorStore(save(tmp_path, c=torch.tensor([1e300], dtype=torch.float64))))
     with pytest.raises(CorruptFile, match=r"c contains the value 1e\+300, which exceeds"):

@@ -13,7 +13,7 @@ from transformers import AutoModelForCausalLM
 
 from core.files import read_json
 from core.model.slices import RowNumbers, assemble
-from core.model.sources import by_parameter, find_sources
+from core.model.sources import ParameterSource, by_parameter, find_sources
 from core.model.tree import build_tree, read_tensors
 from tests.core.tiny_architectures import make_model
 
@@ -89,8 +89,6 @@ def test_one_tensor_of_several_parameters_has_a_slice_in_each() -> None:
     )
     from transformers.core_model_loading import Chunk, WeightConverter
 
-    from core.model.sources import ParameterSource
-
     projections = [f"{name}_proj.weight" for name in "qkv"]
     converter = WeightConverter("qkv.weight", projections, [Chunk(dim=0)])
     source = ParameterSource(
@@ -103,6 +101,22 @@ def test_one_tensor_of_several_parameters_has_a_slice_in_each() -> None:
     weight = torch.arange(24 * 8.0).view(24, 8)
     parts = {part.parameter: weight[part.of] for part in found}
     assert torch.equal(assemble(found, parts, 24), weight)
+
+
+@pytest.mark.parametrize("stored", [(2, 6, 4), (2, 4, 6)], ids=["as the parameter", "transposed"])
+def test_row_numbers_follow_a_converter_that_looks_at_shapes(stored: tuple[int, ...]) -> None:
+    from transformers.core_model_loading import Transpose, WeightConverter
+
+    model = torch.nn.Module()
+    model.gate_up_proj = torch.nn.Parameter(torch.zeros(2, 6, 4))
+    model.config = None  # type: ignore[assignment]
+    converter = WeightConverter("experts", "gate_up_proj", [Transpose(1, 2, check_dims=True)])
+    source = ParameterSource("gate_up_proj", {"experts": ["experts"]}, converter)
+
+    numbers = RowNumbers(source, {"experts": stored}, stored != (2, 6, 4), model)
+
+    (found,) = numbers.slices("experts", 1, (0, 3, 1))
+    assert (found.expert, found.rows, found.transposed) == (1, slice(0, 3, 1), False)
 
 
 def test_trees_list_the_layers_that_sources_fill(model: tuple[Path, Any, dict[str, torch.Tensor]]) -> None:

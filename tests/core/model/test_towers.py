@@ -99,3 +99,23 @@ def test_the_config_of_the_language_model_may_be_nested_twice() -> None:
 )
 def test_the_root_contains_the_blocks_and_the_embedding(prefix: str, embedding: str, root: str) -> None:
     assert text_root(prefix, embedding) == root
+
+
+def test_stacks_beside_the_blocks_are_towers_of_a_multimodal_model() -> None:
+    names = [
+        "model.encoder.layers.0.mlp.weight", "model.extend.audio_embed.encoder.layers.0.mlp.weight",
+        "model.extend.norm.weight", "model.norm.weight", "model.spatial_projectors.0.query",
+    ]  # fmt: skip
+    infos = [TensorInfo(name, "BF16", (4, 4), "model.safetensors", 0, 32) for name in names]
+    others = ["model.encoder.layers", "model.extend.audio_embed.encoder.layers"]
+
+    found = find_towers(
+        NESTED, infos, prefix="model.layers", embedding="model.embed_tokens", head="lm_head", blocks=2, others=others
+    )
+
+    assert {tower.prefix: tower.kind for tower in found} == {
+        "model.encoder": "other",
+        "model.extend.audio_embed": "audio",
+        "model.extend": "other",
+        "model.spatial_projectors": "projector",
+    }

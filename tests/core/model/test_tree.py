@@ -362,6 +362,23 @@ def test_the_language_model_of_a_vision_model_is_found(tmp_path: Path) -> None:
     assert {tower.kind for tower in tree.towers} == {"vision", "projector"}
 
 
+def test_the_language_model_of_a_multimodal_model_has_the_size_of_its_config() -> None:
+    shapes = llama_table(prefix="thinker.model")
+    shapes |= {f"talker.layers.{block}.mlp.up_proj.weight": (512, 128) for block in range(2)}
+    shapes |= {f"codec.blocks.{block}.mlp.up_proj.weight": (256, 64) for block in range(5)}
+    config = {**LLAMA, "text_config": {"num_hidden_layers": 2, "hidden_size": 64, "vocab_size": 160}}
+
+    found = build_tree(config, table(shapes))
+
+    assert (found.prefix, found.refusal) == ("thinker.model.layers", "")
+
+
+def test_a_norm_of_each_head_is_not_a_layer() -> None:
+    shapes = llama_table() | {f"model.layers.{block}.self_attn.k_norm.weight": (2, 32) for block in range(2)}
+
+    assert not any("norm" in linear.name for linear in build_tree(LLAMA, table(shapes)).linears)
+
+
 def test_an_encoder_decoder_of_transformers_is_unsupported(tmp_path: Path) -> None:
     config = transformers.T5Config(vocab_size=160, d_model=32, d_ff=32, d_kv=8, num_layers=2, num_heads=2)
     transformers.T5ForConditionalGeneration(config).save_pretrained(tmp_path)

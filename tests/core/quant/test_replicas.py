@@ -94,11 +94,11 @@ def test_a_copy_has_all_its_tensors_on_its_device_and_no_memory_for_tuned_parame
 
 
 def test_nested_arguments_are_moved() -> None:
-    call = BlockCall((torch.ones(2), 3), {"pair": (torch.ones(1), None), "flag": True}, "hidden", frozenset({0}))
+    call = BlockCall((torch.ones(2), 3), {"pair": (torch.ones(1), None), "flag": True}, "hidden", {0: 0})
     moved = _moved(call, META)
     assert (moved.args[0].device, moved.kwargs["pair"][0].device) == (META, META)
     assert (moved.args[1], moved.kwargs["pair"][1], moved.kwargs["flag"]) == (3, None, True)
-    assert (moved.name, moved.repeated) == ("hidden", frozenset({0}))
+    assert (moved.name, moved.repeated) == ("hidden", {0: 0})
 
 
 @pytest.fixture
