@@ -18,18 +18,18 @@ from typing import Any, Final
 
 from core.errors import CorruptFile, OutputProblem
 from core.home import home
+from core.pictures.sources import MAX_BYTES
 from core.private_files import private_folder, write_private
 
 PICTURES: Final = "pictures"
-MOST_BYTES: Final = 64 << 20
-"""Maximum size of a picture file."""
 SUFFIXES: Final = {
-    "png": ".png", "jpeg": ".jpg", "webp": ".webp", "gif": ".gif", "bmp": ".bmp", "tiff": ".tiff",
+    "png": ".png", "jpeg": ".jpg", "webp": ".webp", "gif": ".gif", "bmp": ".bmp", "tiff": ".tiff", "avif": ".avif",
+    "ppm": ".ppm", "ico": ".ico",
 }  # fmt: skip
-"""File suffix of each supported format, by the name that Qt and media types use."""
+"""File suffix of each supported format, by the name in its media type."""
 
 _MOST_NAME_BYTES: Final = 120
-_STORED: Final = re.compile(r"([0-9a-f]{64})-([\w .()+-]{1,120}\.(?:png|jpg|webp|gif|bmp|tiff))")
+_STORED: Final = re.compile(r"([0-9a-f]{64})-([\w .()+-]{1,120}\.(?:png|jpg|webp|gif|bmp|tiff|avif|ppm|ico))")
 _HASH: Final = re.compile(rb"[0-9a-f]{64}")
 _URI: Final = re.compile(r"data:image/([a-z]+)(?:;name=([^;,]*))?;base64,(.*)", re.DOTALL)
 
@@ -147,8 +147,8 @@ def _copied(picture: str, files: PictureFiles) -> str:
         data = base64.b64decode(found[3], validate=True)
     except binascii.Error as error:
         raise CorruptFile("A picture in this file is damaged.", "Choose another file.") from error
-    if len(data) > MOST_BYTES:
-        raise CorruptFile(f"A picture in this file has more than {MOST_BYTES >> 20} MiB.", "Choose another file.")
+    if len(data) > MAX_BYTES:
+        raise CorruptFile(f"A picture in this file has more than {MAX_BYTES >> 20} MB.", "Choose another file.")
     return files.put(data, found[2] or "picture", found[1]).name
 
 

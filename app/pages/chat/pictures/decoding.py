@@ -1,7 +1,7 @@
 """Checks and decoding of picture files, for a background thread.
 
-A picture is decoded at the size at which it is shown, and never one whose header announces more than MOST_PIXELS.
-Depends on QtGui, but not on widgets.
+A file is checked as the model's process checks it, and decoded at the size at which it is shown. Depends on QtGui, but
+not on widgets.
 """
 
 from __future__ import annotations
@@ -13,22 +13,25 @@ from typing import Final
 from PySide6.QtCore import QBuffer, QByteArray, QIODevice, QSize, Qt
 from PySide6.QtGui import QImage, QImageIOHandler, QImageReader, QImageWriter
 
-from app.pages.chat.conversations.picture_files import MOST_BYTES, SUFFIXES
-from core.errors import BadInput
-from core.wording import human
+from app.pages.chat.conversations.picture_files import SUFFIXES
+from core.errors import BadInput, BitwrightError, CorruptFile
+from core.pictures.opening import MAX_EDGE, MAX_PIXELS, check_picture, thumbnail
+from core.pictures.sources import name_of, read_picture
 
-MOST_PIXELS: Final = 64_000_000
-"""Maximum number of pixels; Qt needs 4 bytes for each, and refuses more than 256 MB."""
 PREVIEW: Final = QSize(640, 320)
 """Size of previews in pixels: twice the largest size at which they are shown."""
 PASTED: Final = "pasted picture.png"
 """Name of a picture from the clipboard."""
 
-_FORMATS: Final = {b"jpg": "jpeg", b"jfif": "jpeg", b"tif": "tiff"} | {name.encode(): name for name in SUFFIXES}
-_SUPPORTED: Final = "Supported are PNG, JPEG, WebP, GIF, BMP and TIFF."
-_AGAIN: Final = "Attach another copy of it."
+_FORMATS: Final = {name.upper(): name for name in SUFFIXES} | {"DIB": "bmp", "MPO": "jpeg"}
+"""The format of `SUFFIXES` for each format of `core.pictures`."""
+_OF_QT: Final = frozenset({b"png", b"jpeg", b"jpg", b"webp", b"gif", b"bmp", b"tiff", b"tif", b"ico", b"ppm", b"pgm"})
+"""Formats that Qt decodes. Others that it knows, such as SVG and PDF, are not pictures for a model."""
 _PNG_QUALITY: Final = 80
 """Weak compression: Qt's default takes seconds for a photo, for files that are a few percent smaller."""
+
+
+QImageReader.setAllocationLimit(4 * MAX_PIXELS >> 20)  # MiB, with 4 bytes per pixel
 
 
 @dataclass(frozen=True)
@@ -47,38 +50,18 @@ class Preview:
     problem: str = ""
 
 
-def read_picture(path: Path) -> tuple[bytes, str]:
+def load_picture(path: str) -> tuple[bytes, str]:
     """Return the content and the format (one of SUFFIXES) of a picture file.
 
     Raises:
-        BadInput: it is not a complete picture in a supported format, or too large.
+        BadInput, CorruptFile: it is not a complete picture in a supported format, or too large.
+        MissingDependency: the library that opens pictures is not installed.
     """
-    name = path.name
-    try:
-        if not path.is_file():
-            raise BadInput(f"{name} is not a file.", _SUPPORTED)
-        with path.open("rb") as stream:
-            data = stream.read(MOST_BYTES + 1)
-    except OSError as error:
-        raise BadInput(f"{name} cannot be read: {error.strerror}.", "Check its permissions.") from error
-    if not data:
-        raise BadInput(f"{name} is empty.", _AGAIN)
-    if len(data) > MOST_BYTES:
-        words = f"{name} is larger than {human(MOST_BYTES)}, the limit for a picture."
-        raise BadInput(words, "Save it with less detail.")
-    reader = _reader(str(path))
-    format = _format(reader)
-    if not format:
-        raise BadInput(f"{name} is not a picture in a supported format.", _SUPPORTED)
-    size = reader.size()
-    if size.width() * size.height() > MOST_PIXELS:
-        million = size.width() * size.height() / 1e6
-        raise BadInput(
-            f"{name} has {million:,.0f} million pixels, the limit is {MOST_PIXELS // 1_000_000}.", "Make it smaller."
-        )
-    complete = size.isValid() and (format != "jpeg" or _jpeg_ends(data))
-    if not complete or _scaled(reader, PREVIEW).isNull():
-        raise BadInput(f"{name} is damaged or incomplete.", _AGAIN)
+    facts = check_picture(path)
+    data = read_picture(path)
+    format = _FORMATS[facts.format]
+    if (format == "jpeg" and not _jpeg_ends(data)) or decode(path, PREVIEW).problem:
+        raise CorruptFile(f"{name_of(path)} is damaged or incomplete.", "Use another copy of the picture.")
     return data, format
 
 
@@ -88,7 +71,7 @@ def png_of(image: QImage) -> bytes:
     Raises:
         BadInput: it has no pixels, or too many.
     """
-    if image.isNull() or image.width() * image.height() > MOST_PIXELS:
+    if image.isNull() or image.width() * image.height() > MAX_PIXELS:
         raise BadInput("The clipboard contains no picture that can be attached.", "Save it to a file and attach that.")
     data = QByteArray()
     buffer = QBuffer(data)
@@ -109,12 +92,26 @@ def decode(path: str, limit: QSize | None = None) -> Preview:
         return Preview(problem=f"The file cannot be read: {error.strerror}.")
     reader = _reader(path)
     size = reader.size()
-    if not _format(reader) or size.width() * size.height() > MOST_PIXELS:
-        return Preview(problem="The file is not a picture that can be shown.")
+    if bytes(reader.format().data()) not in _OF_QT or size.width() * size.height() > MAX_PIXELS:
+        return _decode_otherwise(path, limit, nbytes)
     image = _scaled(reader, limit)
     if image.isNull():
         return Preview(problem="The file is damaged.")
     return Preview(image, size.transposed() if _turned(reader) else size, nbytes)
+
+
+def _decode_otherwise(path: str, limit: QSize | None, nbytes: int) -> Preview:
+    """Decode a picture in a format that Qt does not have, such as AVIF."""
+    try:
+        facts = check_picture(path)
+        edge = MAX_EDGE if limit is None else max(limit.width(), limit.height())
+        image = QImage.fromData(thumbnail(path, edge))
+    except BitwrightError:
+        return Preview(problem="The file is not a picture that can be shown.")
+    if limit is not None and (image.width() > limit.width() or image.height() > limit.height()):
+        smooth = Qt.TransformationMode.SmoothTransformation
+        image = image.scaled(limit, Qt.AspectRatioMode.KeepAspectRatio, smooth)
+    return Preview(image, QSize(facts.width, facts.height), nbytes)
 
 
 def _reader(path: str) -> QImageReader:
@@ -123,10 +120,6 @@ def _reader(path: str) -> QImageReader:
     reader.setDecideFormatFromContent(True)
     reader.setAutoTransform(True)
     return reader
-
-
-def _format(reader: QImageReader) -> str:
-    return _FORMATS.get(bytes(reader.format().data()), "")
 
 
 def _scaled(reader: QImageReader, limit: QSize | None) -> QImage:

@@ -19,7 +19,7 @@ from PySide6.QtCore import QMimeData, QObject, QSize, Qt, QUrl, Signal
 from PySide6.QtGui import QGuiApplication, QImage
 
 from app.pages.chat.conversations.picture_files import PictureFiles, display_name
-from app.pages.chat.pictures.decoding import PASTED, PREVIEW, Preview, decode, png_of, read_picture
+from app.pages.chat.pictures.decoding import PASTED, PREVIEW, Preview, decode, load_picture, png_of
 from core.errors import BadInput, BitwrightError, OutputProblem
 from core.files import with_retries
 
@@ -139,7 +139,7 @@ def _attached(source: PictureSource, files: PictureFiles) -> tuple[str, Preview]
     if isinstance(source, QImage):
         data, name, format = png_of(source), PASTED, "png"
     else:
-        data, format = read_picture(Path(source))
+        data, format = load_picture(source)
         name = Path(source).name
     path = str(files.put(data, name, format))
     return path, decode(path, PREVIEW)

@@ -10,9 +10,9 @@ from PySide6.QtGui import QImage
 
 from app.pages.chat.pictures.library import PictureSource
 
-FILE_PATTERNS: Final = "*.png *.jpg *.jpeg *.jfif *.webp *.gif *.bmp *.tif *.tiff"
+FILE_PATTERNS: Final = "*.png *.jpg *.jpeg *.jfif *.webp *.gif *.bmp *.tif *.tiff *.avif *.ppm *.ico"
 """Patterns of the supported files, for a file dialog."""
-_NAMES: Final = {pattern[1:] for pattern in FILE_PATTERNS.split()} | {".heic", ".heif", ".avif", ".jxl", ".svg", ".ico"}
+_NAMES: Final = {pattern[1:] for pattern in FILE_PATTERNS.split()} | {".heic", ".heif", ".jxl", ".svg"}
 """Suffixes that mean a picture, including those of formats that are refused with a reason."""
 
 

@@ -139,7 +139,7 @@ def test_a_file_that_is_no_picture_is_told_at_once(page: ChatPage, calls: Script
     load(page, calls)
     (tmp_path / "notes.png").write_text("text")
     attach(page, str(tmp_path / "notes.png"))
-    assert label_of(page, "notice").startswith("notes.png is not a picture in a supported format.")
+    assert label_of(page, "notice").startswith("notes.png is not a picture that can be opened.")
     button(page, "notice_button").click()
     assert label_of(page, "notice") == ""
 

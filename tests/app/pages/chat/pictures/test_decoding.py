@@ -6,12 +6,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from PIL import Image, features
 from PySide6.QtCore import QSize
 from PySide6.QtGui import QImage
 
-from app.pages.chat.conversations.picture_files import MOST_BYTES
-from app.pages.chat.pictures.decoding import decode, png_of, read_picture
-from core.errors import BadInput
+from app.pages.chat.pictures.decoding import decode, load_picture, png_of
+from core.errors import BadInput, CorruptFile
+from core.pictures.sources import MAX_BYTES
 from tests.app.pages.chat.pictures.samples import bomb, image, picture
 
 TURNED = bytes.fromhex("ffe10022457869660000 49492a0008000000 0100 120103000100000006000000 00000000".replace(" ", ""))
@@ -20,12 +21,12 @@ TURNED = bytes.fromhex("ffe10022457869660000 49492a0008000000 0100 1201030001000
 
 @pytest.mark.parametrize(
     ("name", "format"),
-    [("a.png", "png"), ("a.jpg", "jpeg"), ("a.webp", "webp"), ("a.bmp", "bmp"), ("a.tiff", "tiff")],
+    [("a.png", "png"), ("a.jpg", "jpeg"), ("a.webp", "webp"), ("a.bmp", "bmp"), ("a.tiff", "tiff"), ("a.ppm", "ppm")],
 )
 def test_the_format_is_told_by_the_content(tmp_path: Path, name: str, format: str) -> None:
     path = Path(picture(tmp_path, name))
     renamed = path.rename(tmp_path / "other.gif")
-    assert read_picture(renamed)[1] == format
+    assert load_picture(str(renamed))[1] == format
 
 
 def text_as_png(folder: Path) -> str:
@@ -58,7 +59,7 @@ def drawing(folder: Path) -> str:
 def huge(folder: Path) -> str:
     path = folder / "huge.png"
     with path.open("wb") as stream:
-        stream.truncate(MOST_BYTES + 1)
+        stream.truncate(MAX_BYTES + 1)
     return str(path)
 
 
@@ -69,27 +70,50 @@ def missing(folder: Path) -> str:
 @pytest.mark.parametrize(
     ("made", "words"),
     [
-        (text_as_png, "text.png is not a picture in a supported format"),
+        (text_as_png, "text.png is not a picture that can be opened"),
         (empty, "empty.png is empty"),
         (half("half.png"), "half.png is damaged or incomplete"),
         (half("half.jpg"), "half.jpg is damaged or incomplete"),
-        (half("half.webp"), "half.webp is damaged or incomplete"),
-        (drawing, "drawing.svg is not a picture in a supported format"),
-        (bomb, "bomb.png has 3,600 million pixels"),
-        (huge, "huge.png is larger than 67.1 MB"),
-        (str, "is not a file"),
-        (missing, "missing.png is not a file"),
+        (half("half.webp"), "half.webp is damaged"),
+        (drawing, "drawing.svg is not a picture that can be opened: it is an SVG drawing"),
+        (bomb, "bomb.png has too many pixels"),
+        (huge, "huge.png has more than 64 MB"),
+        (str, "is a folder"),
+        (missing, "There is no picture .*missing.png"),
     ],
 )
 def test_a_file_that_is_no_picture_is_refused(tmp_path: Path, made: Callable[[Path], str], words: str) -> None:
-    with pytest.raises(BadInput, match=words):
-        read_picture(Path(made(tmp_path)))
+    with pytest.raises((BadInput, CorruptFile), match=words):
+        load_picture(made(tmp_path))
+
+
+def avif(folder: Path, data_bytes: int | None = None) -> str:
+    """The path of a picture in a format that Qt does not have."""
+    path = folder / "a.avif"
+    Image.new("RGB", (400, 100), "orange").save(path)
+    if data_bytes is not None:
+        path.write_bytes(path.read_bytes()[:data_bytes])
+    return str(path)
+
+
+@pytest.mark.skipif(not features.check("avif"), reason="this build of Pillow has no AVIF")
+def test_a_format_that_qt_does_not_have_is_shown(tmp_path: Path) -> None:
+    path = avif(tmp_path)
+    found = decode(path, QSize(200, 80))
+    assert (found.image.size(), found.size) == (QSize(200, 50), QSize(400, 100))
+    assert load_picture(path)[1] == "avif"
+
+
+@pytest.mark.skipif(not features.check("avif"), reason="this build of Pillow has no AVIF")
+def test_a_damaged_one_of_such_a_format_is_refused(tmp_path: Path) -> None:
+    with pytest.raises((BadInput, CorruptFile)):
+        load_picture(avif(tmp_path, 250))
 
 
 def test_what_follows_a_picture_in_its_file_does_not_matter(tmp_path: Path) -> None:
     path = Path(picture(tmp_path, "a.jpg"))
     path.write_bytes(path.read_bytes() + bytes(100))
-    assert read_picture(path)[1] == "jpeg"
+    assert load_picture(str(path))[1] == "jpeg"
 
 
 def test_a_large_picture_is_decoded_small(tmp_path: Path) -> None:
