@@ -31,6 +31,8 @@ class JobSpec:
         output: folder to be created; several formats are written to sub-folders.
         recipe, bits_map: hyper-parameters of tuning, and the schemes of the layers.
         calibration: `builtin`, a Hub data set id, or the path of a text, jsonl or parquet file.
+        pictures: path of pairs of pictures and text, which a vision-language model is calibrated on besides the text;
+            "" for none.
         formats: names of the output formats.
         device: `auto`, `cpu`, `cuda:N` or `xpu:N`; with `cuda:N,cuda:M`, several GPUs share the samples of each step.
         seed: random seed for the order of the calibration samples.
@@ -58,6 +60,7 @@ class JobSpec:
     imatrix: str = ""
     save_imatrix: str = ""
     like: str = ""
+    pictures: str = ""
     name: str = ""
     version: int = 1
 
@@ -70,11 +73,12 @@ class JobSpec:
             self.imatrix,
             self.save_imatrix,
             self.like,
+            self.pictures,
             self.name,
         )
         if not all(isinstance(text, str) for text in texts) or "\0" in self.output + self.model:
             raise BadInput(
-                "Model, output, calibration, device, importance matrices, GGUF file and name of a job must be strings.",
+                "Model, output, calibration, device, the paths of further files and the name of a job must be strings.",
                 "Correct the job.",
             )
         if not self.formats or len(set(self.formats)) != len(self.formats):
@@ -124,6 +128,7 @@ class JobSpec:
             "imatrix": self.imatrix,
             "save_imatrix": self.save_imatrix,
             "like": self.like,
+            "pictures": self.pictures,
             "name": self.name,
         }
 
@@ -174,6 +179,7 @@ def from_options(
     imatrix: str | os.PathLike[str] = "",
     save_imatrix: str | os.PathLike[str] = "",
     like: str | os.PathLike[str] = "",
+    pictures: str | os.PathLike[str] = "",
     name: str = "",
     **tuning: Any,
 ) -> JobSpec:
@@ -211,6 +217,7 @@ def from_options(
         imatrix=_absolute_file(imatrix),
         save_imatrix=_absolute_file(save_imatrix),
         like=_absolute_file(like),
+        pictures=_absolute_file(pictures),
         name=name,
     )
 

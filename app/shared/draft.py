@@ -31,6 +31,7 @@ from core.formats.names import mix_of
 from core.home import home
 from core.inference.machine import Machine
 from core.model.context import context_length
+from core.model.towers import inputs_of
 from core.model.tree import LayerPlan, ModelTree
 from core.recipes import Recipe, usual
 from core.schemes import BITS, LayerScheme
@@ -58,6 +59,7 @@ class Choices:
     recipe: Recipe = field(default_factory=usual)
     bits_map: BitsMap = field(default_factory=BitsMap)
     calibration: str = "builtin"
+    pictures: str = ""
     formats: tuple[str, ...] = ("auto_round",)
     device: str = "auto"
     seed: int = 42
@@ -89,6 +91,7 @@ class Draft(QObject):
     recipe_changed = Signal()
     bits_map_changed = Signal()
     calibration_changed = Signal()
+    pictures_changed = Signal()
     formats_changed = Signal()
     device_changed = Signal()
     seed_changed = Signal()
@@ -319,6 +322,11 @@ class Draft(QObject):
         folder = home() / "models"
         return free_name(folder / f"{stem}-{mixed}")
 
+    @property
+    def reads_pictures(self) -> bool:
+        """Return whether the model reads pictures."""
+        return self.model is not None and "pictures" in inputs_of(self.model.tree.towers)
+
     def problem(self) -> str:
         """Return the first reason why a run cannot start now, as one sentence; "" if it can."""
         model = self.model
@@ -350,6 +358,7 @@ class Draft(QObject):
             recipe=picked.recipe,
             bits_map=picked.bits_map,
             calibration=picked.calibration,
+            pictures=picked.pictures if self.reads_pictures else "",
             formats=picked.formats,
             device=picked.device,
             seed=picked.seed,

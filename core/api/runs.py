@@ -52,6 +52,7 @@ def quantize(
     imatrix: PathLike = "",
     save_imatrix: PathLike = "",
     like: PathLike = "",
+    pictures: PathLike = "",
     name: str = "",
     inline: bool = False,
     should_stop: ShouldStop = never,
@@ -61,18 +62,17 @@ def quantize(
     Bad input is raised by the call itself. The run starts with the first `next()`; closing the iterator stops it.
 
     Args:
-        model: Hub id, folder, `.gguf` file, or `demo`.
         recipe: Name of a recipe (one of `core.recipes.NAMES`), path of a recipe file, or a `Recipe`.
         bits, group_size, sym: Scheme of all layers that the map does not name; 4, 128 and symmetric by default.
         iters, lr, minmax_lr, samples, seqlen, batch_size, accumulate, learn_integers, end_to_end: Replace the values
             of the recipe; learn_integers and end_to_end only of one with the start gptq, lr of one that tunes integers.
         calibration: `builtin`, a Hub data set id, or a txt, jsonl or parquet file.
+        pictures: Pairs of pictures and text (`core.calibration.pairs`) that are used besides the text.
         imatrix, save_imatrix: Importance matrices of llama.cpp that the run reads (without the start gptq) and writes.
         formats: One is written into `output`, several into `output/FORMAT`; `auto_round`, or with `like` `gguf`.
         like: A GGUF file of the model; the output is one with the same types, tokenizer and chat template.
         memory: Most bytes of memory, or a text such as `8GB`; decided from the free memory by default.
         inline: Run in this process, which imports torch and which a crash ends, instead of in a child process.
-        should_stop: True requests the end of the run.
 
     Yields:
         Events as they happen. `Done` is the last; its `report` has the figures of the run.

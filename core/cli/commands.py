@@ -300,11 +300,19 @@ def quantize(
         str,
         typer.Option(help="File to which the importance matrix of the run is written, in llama.cpp's GGUF layout."),
     ] = "",
+    pictures: Annotated[
+        str,
+        typer.Option(
+            metavar="PATH",
+            help="Pairs of pictures and text, which a vision-language model is calibrated on besides the text: a "
+            "folder of pictures with a .txt file for each, or a .jsonl file with the fields image and text.",
+        ),
+    ] = "",
     name: Annotated[str, typer.Option("--name", help="Name of the run in the list of jobs.")] = "",
     json: Json = False,
 ) -> int:
     """Quantize MODEL and save the result in the folder --output."""
-    own = {"seed": seed, "imatrix": imatrix, "save_imatrix": save_imatrix, "name": name}
+    own = {"seed": seed, "imatrix": imatrix, "save_imatrix": save_imatrix, "pictures": pictures, "name": name}
     return _run(json, lambda terminal: actions.quantize(terminal, model, output, {**options, **own}))
 
 

@@ -122,6 +122,25 @@ class BlockChain:
         return hidden.movedim(0, self.batch_dim)
 
 
+@dataclass(frozen=True)
+class LanguageCall:
+    """The arguments of the language model of a multimodal model for one row of tokens and pictures.
+
+    They contain what the towers computed: embeddings in which pictures have replaced their tokens, positions on several
+    axes (M-RoPE), masks, and features that are added between the first blocks (DeepStack).
+
+    Attributes:
+        args, kwargs: as the model passes them.
+    """
+
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+
+    def __call__(self, skeleton: Skeleton) -> Any:
+        """Run the language model, without its head, and return its output."""
+        return skeleton.model.get_submodule(skeleton.language_model)(*self.args, **self.kwargs)
+
+
 class _Reached(Exception):  # noqa: N818 - control flow, not an error
     """Raised by the stand-in of the wanted block as soon as it has the arguments."""
 
@@ -129,10 +148,51 @@ class _Reached(Exception):  # noqa: N818 - control flow, not an error
 _StandIn = Callable[[int, tuple[Any, ...], dict[str, Any]], Any]
 
 
-def first_inputs(skeleton: Skeleton, tokens: Tensor, device: torch.device) -> Tensor:
-    """Return the input of block 0, [batch, tokens, hidden_size], for `tokens` (int64 [batch, tokens])."""
+def first_inputs(
+    skeleton: Skeleton, tokens: Tensor, device: torch.device, language: LanguageCall | None = None
+) -> Tensor:
+    """Return the input of block 0, [batch, tokens, hidden_size], for `tokens` (int64 [batch, tokens]).
+
+    Args:
+        language: arguments of the language model for a row with pictures.
+    """
     with torch.no_grad():
-        return arguments_of(skeleton, 0, tokens.to(device), (), lambda _: [])[0]
+        return arguments_of(skeleton, 0, tokens.to(device), (), lambda _: [], language)[0]
+
+
+def language_call(
+    skeleton: Skeleton, tokens: Tensor, pictures: Mapping[str, Any], device: torch.device
+) -> LanguageCall:
+    """Return the arguments of the language model for a row with pictures; runs the towers, which must be loaded.
+
+    Args:
+        tokens: int64 [1, tokens].
+        pictures: further inputs of the model, from its processor.
+    """
+    known = inspect.signature(type(skeleton.model).forward).parameters
+    given = {key: _moved(value, device) for key, value in pictures.items() if key in known or "kwargs" in known}
+    caught: list[LanguageCall] = []
+
+    def hook(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        left = {key: value for key, value in kwargs.items() if key not in _CACHES}
+        caught.append(LanguageCall(args, {**left, "use_cache": False}))
+        raise _Reached
+
+    handle = skeleton.model.get_submodule(skeleton.language_model).register_forward_pre_hook(hook, with_kwargs=True)
+    try:
+        with contextlib.suppress(_Reached), torch.no_grad():
+            skeleton.model(input_ids=tokens.to(device), use_cache=False, **given)
+    finally:
+        handle.remove()
+    if not caught:
+        raise unsupported(skeleton, "does not call its language model")
+    return caught[0]
+
+
+def _moved(value: Any, device: torch.device) -> Any:
+    if isinstance(value, Tensor):
+        return value.to(device, torch.float32 if value.is_floating_point() else value.dtype)
+    return value
 
 
 def capture(chain: BlockChain, tokens: Tensor, device: torch.device) -> list[BlockCall]:
@@ -145,14 +205,20 @@ def capture(chain: BlockChain, tokens: Tensor, device: torch.device) -> list[Blo
 
 
 def block_input(
-    chain: BlockChain, block: int, tokens: Tensor, hidden: Tensor, carried: Mapping[OutputKey, Tensor]
+    chain: BlockChain,
+    block: int,
+    tokens: Tensor,
+    hidden: Tensor,
+    carried: Mapping[OutputKey, Tensor],
+    language: LanguageCall | None = None,
 ) -> tuple[Tensor, BlockCall]:
-    """Return the hidden states and the arguments of a block of a chain that varies.
+    """Return the hidden states and the arguments of a block of a chain that varies, or for a row with pictures.
 
     Args:
         tokens: int64 [batch, tokens].
         hidden: output of the previous block, or the input of block 0, as the blocks take it.
         carried: the outputs of earlier blocks in `chain.needs`.
+        language: arguments of the language model for a row with pictures.
 
     Gradients are computed if `hidden` requires them.
     """
@@ -161,7 +227,7 @@ def block_input(
         return _leaves(chain, number, block - 1, hidden, carried)
 
     with torch.set_grad_enabled(hidden.requires_grad):
-        found, call = arguments_of(chain.skeleton, block, tokens.to(hidden.device), chain.layouts, stored)
+        found, call = arguments_of(chain.skeleton, block, tokens.to(hidden.device), chain.layouts, stored, language)
     return (found if block else hidden), call
 
 
@@ -326,6 +392,7 @@ def arguments_of(
     tokens: Tensor,
     layouts: Any,
     stored: Callable[[int], list[Tensor]],
+    language: LanguageCall | None = None,
 ) -> tuple[Tensor, BlockCall]:
     """Run the model up to a block, whose predecessors return `stored` outputs, and return its input."""
     caught: list[tuple[Tensor, BlockCall]] = []
@@ -337,7 +404,10 @@ def arguments_of(
         return hand_on(layouts[number], stored(number), args, kwargs)
 
     with stand_ins(skeleton, stand_in), contextlib.suppress(_Reached):
-        run_base(skeleton, tokens)
+        if language is None:
+            run_base(skeleton, tokens)
+        else:
+            language(skeleton)
     if not caught:
         raise unsupported(skeleton, f"does not run its block {block}")
     return caught[0]

@@ -209,9 +209,12 @@ class Skeleton:
         """Module paths of the parts besides the language model: vision and audio towers, and their projectors."""
         if not is_multimodal(self.tree.config):
             return ()
-        embedding, head = self.ends()
-        language_model = text_root(self.stack, embedding)
-        return tuple(_towers(self.model, "", frozenset({language_model, head})))
+        return tuple(_towers(self.model, "", frozenset({self.language_model, self.head()})))
+
+    @cached_property
+    def language_model(self) -> str:
+        """Module path of the smallest module with the blocks and the token embedding; "" for the whole model."""
+        return text_root(self.stack, self.ends()[0])
 
     def fill_on_use(self, path: str, dtype: torch.dtype, device: torch.device) -> None:
         """Load the weights of the sub-module at `path` when it, or a module inside it, is called for the first time."""

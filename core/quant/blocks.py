@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -36,7 +36,7 @@ from core.quant.input_statistics import InputStatistics
 from core.quant.parameter_grid import GridRows, ParameterGrid, joined
 from core.quant.prepare import ResolvedSettings
 from core.quant.replicas import Replicas
-from core.quant.sample_activations import SampleActivations, Side
+from core.quant.sample_activations import SampleActivations, Side, TuningSamples
 from core.quant.start.groups import LayerErrors, start_groups
 from core.quant.start.levels import Levels
 from core.report.experts import MixtureTokens
@@ -93,11 +93,15 @@ class QuantizedBlock:
 
 
 def quantize_block(
-    job: BlockJob, block: int, plans: list[LayerPlan], activation_sets: list[SampleActivations]
+    job: BlockJob,
+    block: int,
+    plans: list[LayerPlan],
+    calibration: Sequence[SampleActivations],
+    others: Sequence[SampleActivations],
 ) -> QuantizedBlock:
     """Advance all activations through block number `block`, and quantize its layers.
 
-    The block is tuned on the first activation set; the others only pass through it.
+    The block is tuned on the samples of `calibration`, of text and of pictures; `others` only pass through it.
 
     Raises:
         Cancelled: a stop was requested.
@@ -112,18 +116,14 @@ def quantize_block(
         working = {name: _replaced(skeleton, name, job.resolved.compute_dtype) for name in names}
         pieces = group_rows(places)
         wanted = recorded_parameters(pieces, working, job.spec)
-        recorded = InputStatistics(
-            {working[name]: experts for name, experts in wanted.items()}, len(list(activation_sets[0].slices()))
-        )
+        batches = sum(len(list(activations.slices())) for activations in calibration)
+        recorded = InputStatistics({working[name]: experts for name, experts in wanted.items()}, batches)
         with recorded.recording():
-            advance(job, block, module, activation_sets[0], "original")
-        for activations in activation_sets[1:]:
-            advance(job, block, module, activations, "original")
+            _advance_all(job, block, module, calibration, "original")
+        _advance_all(job, block, module, others, "original")
         groups = list(divided(pieces, recorded, working, job.spec))
         _use_shared(job, block)
-        levels = _levels(
-            job, block, groups, originals, working, lambda: observe(job, block, module, activation_sets[0])
-        )
+        levels = _levels(job, block, groups, originals, working, lambda: observe(job, block, module, calibration))
         layers = [
             make_grid(
                 group,
@@ -138,12 +138,11 @@ def quantize_block(
             for group, level in zip(groups, levels, strict=True)
         ]
         originals.clear()  # the grids hold what they need
-        outcome = _tune(job, block, module, layers, activation_sets[0])
+        outcome = _tune(job, block, module, layers, TuningSamples(calibration))
         kept = None if job.keep is None else keep_block(plans, layers, working, job.keep)
         parts = (part for layer in layers for part in layer.layers())
         frozen = stored_layers(parts, plans) if kept is None else []
-        for activations in activation_sets:
-            advance(job, block, module, activations, "quantized")
+        _advance_all(job, block, module, (*calibration, *others), "quantized")
         job.shared.update({name: working[name].data.cpu() for name in names & skeleton.shared_parameters})
         experts = expert_tokens(pieces, recorded, working, layers)
         inputs = _input_sums(pieces, recorded, working) if job.spec.save_imatrix else {}
@@ -214,11 +213,17 @@ def advance(job: BlockJob, block: int, module: nn.Module, activations: SampleAct
     activations.release(job.chain, block, side)
 
 
-def observe(job: BlockJob, block: int, module: nn.Module, activations: SampleActivations) -> None:
+def _advance_all(job: BlockJob, block: int, module: nn.Module, sets: Iterable[SampleActivations], side: Side) -> None:
+    for activations in sets:
+        advance(job, block, module, activations, side)
+
+
+def observe(job: BlockJob, block: int, module: nn.Module, calibration: Sequence[SampleActivations]) -> None:
     """Run a block on the activations of the quantized model, which stay as they are."""
-    for part in activations.slices():
-        hidden, call = activations.inputs(job.chain, block, part, "quantized", job.resolved.torch_device)
-        forward(job, call, module, hidden)
+    for activations in calibration:
+        for part in activations.slices():
+            hidden, call = activations.inputs(job.chain, block, part, "quantized", job.resolved.torch_device)
+            forward(job, call, module, hidden)
 
 
 def forward(job: BlockJob, call: BlockCall, module: nn.Module, hidden: Tensor) -> list[Tensor]:
@@ -251,16 +256,16 @@ def stored_layers(rows: Iterable[tuple[GridRows, StoredLayer]], plans: list[Laye
 
 
 def _tune(
-    job: BlockJob, block: int, module: nn.Module, layers: list[ParameterGrid], activations: SampleActivations
+    job: BlockJob, block: int, module: nn.Module, layers: list[ParameterGrid], samples: TuningSamples
 ) -> TuningResult:
     device = job.resolved.torch_device
-    with _outputs(job, block, module, layers, activations) as outputs:
+    with _outputs(job, block, module, layers, samples) as outputs:
         return tune_block(
             layers,
             outputs,
-            lambda index: activations.original.hidden.read(index, device),
-            len(activations.tokens),
-            _tuning(job, block, len(activations.tokens)),
+            lambda index: samples.targets(index, device),
+            len(samples),
+            _tuning(job, block, len(samples)),
             lambda iteration, loss: job.on_loss(block, iteration, loss),
             job.should_stop,
         )
@@ -268,13 +273,13 @@ def _tune(
 
 @contextlib.contextmanager
 def _outputs(
-    job: BlockJob, block: int, module: nn.Module, layers: list[ParameterGrid], activations: SampleActivations
+    job: BlockJob, block: int, module: nn.Module, layers: list[ParameterGrid], samples: TuningSamples
 ) -> Iterator[Callable[[Tensor], Tensor]]:
     """Yield a function that returns the outputs of a block for sample indices, computed on all devices of the run."""
     devices = job.resolved.tuning_devices
 
     def inputs(index: Tensor) -> tuple[Tensor, BlockCall]:
-        return activations.inputs(job.chain, block, index, "quantized", devices[0])
+        return samples.inputs(job.chain, block, index, devices[0])
 
     def run(called: Callable[..., object], hidden: Tensor, call: BlockCall) -> Tensor:
         with precision(job.resolved):

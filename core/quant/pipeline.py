@@ -9,6 +9,7 @@ staging folder beside the output until the last step.
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import get_args
@@ -27,7 +28,7 @@ from core.formats.gguf.tensor_map import map_tensors
 from core.formats.stored import StoredLayer
 from core.inference.evaluate import loss_increase, summarize
 from core.inference.memory import give_back_memory
-from core.model.block_runner import BlockChain, capture, embedding_rows, fill_outside, first_inputs
+from core.model.block_runner import BlockChain, LanguageCall, capture, embedding_rows, fill_outside, first_inputs
 from core.model.context import ASSUMED, context_length
 from core.model.replaced import ReplacedStore
 from core.model.skeleton import build_skeleton
@@ -42,6 +43,7 @@ from core.quant.end_to_end.norms import norms_in_place
 from core.quant.end_to_end.stage import LearnedModel, learn, obstacle
 from core.quant.head import quantize_head
 from core.quant.output import Output
+from core.quant.picture_rows import PictureRow, language_calls, picture_rows
 from core.quant.prepare import PreparedRun, prepare, settings_of
 from core.quant.progress import BEFORE_BLOCKS, BlockProgress
 from core.quant.proof import SourceProof, check_range, prove, two_rows
@@ -95,20 +97,22 @@ def run(spec: JobSpec, job: Path, emit: Emit, control: Control) -> None:
         should_stop=control.should_stop,
     )
     _check_lengths(ready, calibration)
-    chain = _prove(spec, ready, calibration, emit, control)
+    pictures = _picture_rows(spec, ready, calibration, emit, control)
+    chain = _prove(spec, ready, calibration, pictures, emit, control)
     rows = embedding_rows(ready.skeleton, torch.float32, ready.resolved.torch_device)
     with Output(spec, job, ready, emit) as output, rows:
         running = _begin(spec, job, ready, chain, output, emit, control)
-        activation_sets, unseen = _enter(running, calibration)
-        figures, kept, inputs = _tune_all(running, activation_sets)
+        entered = _enter(running, calibration, pictures)
+        figures, kept, inputs = _tune_all(running, entered)
         if spec.save_imatrix:
             write_imatrix(
                 Path(spec.save_imatrix), inputs, map_tensors(ready.tree), spec.calibration, *calibration.tokens.shape
             )
-        head = _finish_head(running, activation_sets[0])
-        learned = _end_to_end(running, kept, head, activation_sets) if kept else None
-        del activation_sets[0]  # frees the memory of the calibration samples for the head
-        measured = _score(running, activation_sets[0], unseen, head, learned)
+        head = _finish_head(running, entered.calibration[0])
+        learned = _end_to_end(running, kept, head, entered) if kept else None
+        entered.calibration.clear()  # frees the memory of the samples for the head
+        unseen = entered.unseen.tokens
+        measured = _score(running, entered.unseen, head, learned)
         emit(Stage("write"))
         expected = ready.store if learned is None else ReplacedStore(ready.store, learned.tensors)
         output.finish_files(expected, control.should_stop)
@@ -117,10 +121,24 @@ def run(spec: JobSpec, job: Path, emit: Emit, control: Control) -> None:
         ready.store.confirm(lambda: check_stop(control.should_stop))
         seconds = time.monotonic() - started
         report = make_report(spec, ready, calibration, figures, measured, verified, output, seconds)
+        report["calibration"]["pictures"] = len(pictures)
         if learned is not None:
             report["end_to_end"] = learned.result.to_json()
         output.publish(report)
     emit(Done(output=spec.output, seconds=time.monotonic() - started, report=report))
+
+
+@dataclass(frozen=True)
+class _Entered:
+    """Activations of a run, which advance from block to block.
+
+    Attributes:
+        calibration: of the samples of text, and of those with pictures if there are any.
+        unseen: of the held-out windows.
+    """
+
+    calibration: list[SampleActivations]
+    unseen: SampleActivations
 
 
 def _started(spec: JobSpec, ready: PreparedRun) -> Started:
@@ -187,7 +205,26 @@ def _check_lengths(ready: PreparedRun, calibration: Calibration) -> None:
         )
 
 
-def _prove(spec: JobSpec, ready: PreparedRun, calibration: Calibration, emit: Emit, control: Control) -> BlockChain:
+def _picture_rows(
+    spec: JobSpec, ready: PreparedRun, calibration: Calibration, emit: Emit, control: Control
+) -> list[PictureRow]:
+    """Return the calibration samples with pictures; none unless the job has pairs of pictures and text."""
+    if not spec.pictures:
+        return []
+    folder, tokens = ready.source.folder, calibration.tokens
+    rows = picture_rows(Path(spec.pictures), folder, ready.tokenizer, tokens, spec.seed, emit, control.should_stop)
+    emit(Log("info", f"{len(rows)} samples with pictures are used besides {len(tokens)} samples of text."))
+    return rows
+
+
+def _prove(
+    spec: JobSpec,
+    ready: PreparedRun,
+    calibration: Calibration,
+    pictures: list[PictureRow],
+    emit: Emit,
+    control: Control,
+) -> BlockChain:
     """Read every tensor once, and compare each block, run separately, with the whole model."""
     tree, store = ready.tree, ready.store
     emit(Log("info", f"Checking {human(tree.nbytes)} of weights, and each block separately against the whole model"))
@@ -204,6 +241,7 @@ def _prove(spec: JobSpec, ready: PreparedRun, calibration: Calibration, emit: Em
             device=ready.resolved.torch_device,
             batched=ready.resolved.micro_batch > 1,
             step=step,
+            pictures=tuple(pictures[:1]),
         )
     )
     weights = [tree.weight_of(item.linear) for item in ready.plans if item.scheme.quantized]
@@ -211,27 +249,41 @@ def _prove(spec: JobSpec, ready: PreparedRun, calibration: Calibration, emit: Em
     return chain
 
 
-def _enter(running: _Run, calibration: Calibration) -> tuple[list[SampleActivations], Tensor]:
-    """Return the inputs of block 0 for the calibration samples and the held-out windows, and the windows' tokens."""
+def _enter(running: _Run, calibration: Calibration, pictures: list[PictureRow]) -> _Entered:
+    """Return the inputs of block 0 for the calibration samples and the held-out windows."""
     ready, resolved = running.ready, running.ready.resolved
     unseen = heldout.windows(ready.tokenizer, context_length(ready.tree.config) or ASSUMED)
-    skeleton, chain, device = ready.skeleton, running.blocks.chain, resolved.torch_device
+    skeleton, device = ready.skeleton, resolved.torch_device
     fill_outside(skeleton, torch.float32, device)
-    activation_sets = []
-    for name, tokens in (("calibration", calibration.tokens), ("unseen", unseen)):
-        one = chain.rows_first(first_inputs(skeleton, tokens[:1], device))
-        shape = (len(tokens), *one.shape[1:])
-        original, quantized = (_empty_activations(running, shape, f"{name}-{side}") for side in get_args(Side))
-        calls = [] if chain.varies else capture(chain, tokens[:1], device)
-        batch = resolved.micro_batch if name == "calibration" else 1
-        activations = SampleActivations(tokens, original, quantized, calls, batch)
-        for part in activations.slices():
-            check_stop(running.control.should_stop)
-            hidden = chain.rows_first(first_inputs(skeleton, tokens[part], device))
-            original.hidden.write(part, hidden)
-            quantized.hidden.write(part, hidden)
-        activation_sets.append(activations)
-    return activation_sets, unseen
+    text = _inputs(running, "calibration", calibration.tokens, resolved.micro_batch)
+    windows = _inputs(running, "unseen", unseen, 1)
+    if not pictures:
+        return _Entered([text], windows)
+    calls = list(language_calls(skeleton, pictures, device, lambda: check_stop(running.control.should_stop)))
+    tokens = torch.cat([row.tokens for row in pictures])
+    return _Entered([text, _inputs(running, "pictures", tokens, 1, calls)], windows)
+
+
+def _inputs(
+    running: _Run, name: str, tokens: Tensor, batch: int, languages: Sequence[LanguageCall] = ()
+) -> SampleActivations:
+    """Return the activations of samples with the inputs of block 0; arguments as in `SampleActivations`."""
+    skeleton, chain, device = running.ready.skeleton, running.blocks.chain, running.ready.resolved.torch_device
+
+    def entering(part: slice) -> Tensor:
+        language = languages[part.start] if languages else None
+        return chain.rows_first(first_inputs(skeleton, tokens[part], device, language))
+
+    shape = (len(tokens), *entering(slice(0, 1)).shape[1:])
+    original, quantized = (_empty_activations(running, shape, f"{name}-{side}") for side in get_args(Side))
+    calls = [] if chain.varies or languages else capture(chain, tokens[:1], device)
+    activations = SampleActivations(tokens, original, quantized, calls, batch, languages)
+    for part in activations.slices():
+        check_stop(running.control.should_stop)
+        hidden = entering(part)
+        original.hidden.write(part, hidden)
+        quantized.hidden.write(part, hidden)
+    return activations
 
 
 def _empty_activations(running: _Run, shape: tuple[int, ...], name: str) -> ModelActivations:
@@ -246,9 +298,7 @@ def _empty_activations(running: _Run, shape: tuple[int, ...], name: str) -> Mode
     return ModelActivations(Activations(shape, dtype, file("")), carried)
 
 
-def _tune_all(
-    running: _Run, activation_sets: list[SampleActivations]
-) -> tuple[list[BlockFigures], list[KeptBlock], dict[str, InputSums]]:
+def _tune_all(running: _Run, entered: _Entered) -> tuple[list[BlockFigures], list[KeptBlock], dict[str, InputSums]]:
     """Quantize all blocks in order; write them, or keep them for the end-to-end stage.
 
     Returns:
@@ -267,7 +317,7 @@ def _tune_all(
         name = f"{ready.tree.prefix}.{block}"
         emit(BlockStarted(block=block, total=ready.tree.blocks, name=name, linears=tuple(x.linear.kind for x in plans)))
         begun = time.monotonic()
-        result = quantize_block(running.blocks, block, plans, activation_sets)
+        result = quantize_block(running.blocks, block, plans, entered.calibration, [entered.unseen])
         if result.kept is not None:
             kept.append(result.kept)
         inputs.update(result.inputs)
@@ -294,10 +344,8 @@ def _kept_levels(spec: JobSpec, ready: PreparedRun, chain: BlockChain, job: Path
     return Storage(job if ready.resolved.spill else None)
 
 
-def _end_to_end(
-    running: _Run, kept: list[KeptBlock], head: StoredLayer | None, activation_sets: list[SampleActivations]
-) -> LearnedModel:
-    """Learn the scales of all kept blocks and the norms, and write the layers."""
+def _end_to_end(running: _Run, kept: list[KeptBlock], head: StoredLayer | None, entered: _Entered) -> LearnedModel:
+    """Learn the scales of all kept blocks and the norms on the samples of text, and write the layers."""
     emit, meter, steps = running.emit, running.meter, running.spec.recipe.end_to_end
     emit(Stage("end to end"))
 
@@ -306,8 +354,8 @@ def _end_to_end(
         meter.step_done(step)
 
     formats = list(running.ready.formats.values())
-    calibration, unseen = activation_sets
-    learned = learn(running.blocks, kept, head, formats, calibration, unseen, on_step, running.control)
+    text, unseen = entered.calibration[0], entered.unseen
+    learned = learn(running.blocks, kept, head, formats, text, unseen, on_step, running.control)
     result = learned.result
     if not result.kept:
         emit(Log("warning", "The end-to-end steps did not reduce the KL divergence; the scales before them were kept."))
@@ -354,7 +402,6 @@ def _divergence(outcome: TuningResult, iterations: int) -> str:
 def _score(
     running: _Run,
     activations: SampleActivations,
-    unseen: Tensor,
     head: StoredLayer | None,
     learned: LearnedModel | None,
 ) -> PerplexityResult:
@@ -370,7 +417,10 @@ def _score(
             after = heldout.token_losses(running.blocks, activations, "quantized")
     embedding = running.ready.tree.tensors[f"{running.ready.tree.embedding}.weight"]
     return PerplexityResult(
-        summarize(before, unseen), summarize(after, unseen), *loss_increase(before, after), embedding.shape[0]
+        summarize(before, activations.tokens),
+        summarize(after, activations.tokens),
+        *loss_increase(before, after),
+        embedding.shape[0],
     )
 
 

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
+from core.calibration.pairs import read_pairs
 from core.control import ShouldStop
 from core.errors import BadInput, UnsupportedModel
 from core.estimation.memory_plan import check_limit, memory_needs, plan_memory
@@ -38,6 +39,7 @@ from core.model.fingerprint import FingerprintedStore
 from core.model.plans import nothing_quantized
 from core.model.skeleton import Skeleton, build_skeleton
 from core.model.tokenizer import load_tokenizer
+from core.model.towers import inputs_of
 from core.model.tree import LayerPlan, ModelTree
 from core.quant.device_kernels import GPUS, missing
 from core.quant.scale_range import within_float16
@@ -144,6 +146,7 @@ def prepare(spec: JobSpec, job: Path, emit: Emit, should_stop: ShouldStop) -> Pr
         raise BadInput(*nothing)
     plans = within_float16(tree, wanted, store)
     _check_imatrix(spec, tree, plans)
+    _check_pictures(spec, tree)
     _check_head(tree, plans, skeleton)
     _check_kinds(tree, plans, skeleton)
     about = (tree.config, skeleton.module_name, source.folder, source.label)
@@ -210,6 +213,15 @@ def _check_imatrix(spec: JobSpec, tree: ModelTree, plans: Sequence[LayerPlan]) -
         )
 
 
+def _check_pictures(spec: JobSpec, tree: ModelTree) -> None:
+    """Reject pairs of pictures and text that do not exist, or that the model cannot read."""
+    if not spec.pictures:
+        return
+    if "pictures" not in inputs_of(tree.towers):
+        raise BadInput("This model does not read pictures.", "Omit --pictures.")
+    read_pairs(Path(spec.pictures), 1, spec.seed)
+
+
 def _importance(spec: JobSpec, tree: ModelTree, plans: Sequence[LayerPlan], emit: Emit) -> dict[str, Tensor]:
     """Return the mean squares of the inputs of linear layers from the importance matrix of a job, by name."""
     if not spec.imatrix:
@@ -271,7 +283,8 @@ def resolve(spec: JobSpec, tree: ModelTree, plans: Sequence[LayerPlan]) -> tuple
         device=device.id,
         dtype=dtype,
         threads=threads,
-        micro_batch=planned.micro_batch,
+        # samples with pictures differ in their masks and positions
+        micro_batch=1 if spec.pictures else planned.micro_batch,
         accumulate=spec.recipe.accumulate,
         cache_dtype="bfloat16" if spec.low_memory else "float32",
         spill=planned.spill,

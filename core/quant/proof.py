@@ -14,15 +14,26 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from core.errors import BitwrightError, CorruptFile, UnsupportedModel, no_memory
-from core.model.block_runner import BlockChain, embedding_rows, fill_outside, logits
+from core.model.block_outputs import outputs, snapshot
+from core.model.block_runner import (
+    BlockChain,
+    OutputKey,
+    block_input,
+    embedding_rows,
+    fill_outside,
+    first_inputs,
+    logits,
+)
 from core.model.chain_finder import ChainFinder
 from core.model.fingerprint import FingerprintedStore
 from core.model.skeleton import Skeleton
+from core.quant.picture_rows import PictureRow, language_calls
 
 LENGTH = 64
 """Tokens per row."""
@@ -47,6 +58,7 @@ class SourceProof:
         device: device of the computation.
         batched: the run passes more than one row through a block at once.
         step: called regularly; raises after a request to stop.
+        pictures: samples with pictures that are checked as well.
     """
 
     skeleton: Skeleton
@@ -55,6 +67,7 @@ class SourceProof:
     device: torch.device
     batched: bool
     step: Callable[[], None]
+    pictures: Sequence[PictureRow] = ()
 
     @property
     def parts(self) -> list[slice]:
@@ -94,6 +107,8 @@ def prove(proof: SourceProof) -> BlockChain:
         try:
             with embedding_rows(skeleton, torch.float32, device), _few_outputs(skeleton, device):
                 chain = _compare(proof)
+                for row in proof.pictures:
+                    _compare_pictures(proof, chain, row)
         finally:
             skeleton.unload("")
     proof.store.scan(proof.store.table, proof.step)
@@ -129,14 +144,7 @@ class _Differs(Exception):  # noqa: N818 - control flow: the reason is determine
 def _compare(proof: SourceProof) -> BlockChain:
     skeleton = proof.skeleton
     replay = _BlockReplay(proof)
-    try:
-        scores = replay.run_model()
-    except _Differs as differs:
-        apart = "" if differs.by == float("inf") else f" (by {100 * differs.by:.2g} %)"
-        raise UnsupportedModel(
-            f"The output of block {differs.block} of {_name(skeleton)} differs when it is run separately{apart}.",
-            _UNSUPPORTED,
-        ) from None
+    scores = replay.run_model()
     chain = replay.finder.chain()
     last = len(chain.layouts) - 1
     hidden = replay.finder.leaves[last][0]
@@ -152,6 +160,54 @@ def _compare(proof: SourceProof) -> BlockChain:
             _same(skeleton, found, scores[part, place], what)
     _check_causal(proof, scores, "its output")
     return chain
+
+
+def _compare_pictures(proof: SourceProof, chain: BlockChain, row: PictureRow) -> None:
+    """Run the language model on a sample with pictures, and compare each block with its separate run."""
+    skeleton, device = proof.skeleton, proof.device
+    (language,) = language_calls(skeleton, [row], device, proof.step)
+    state: dict[OutputKey, Tensor] = {}
+    hidden = first_inputs(skeleton, row.tokens, device, language)
+
+    def before(block: int) -> Callable[..., None]:
+        def hook(_module: nn.Module, _args: tuple[Any, ...]) -> None:
+            proof.step()
+            skeleton.fill(f"{skeleton.stack}.{block}", torch.float32, device)
+
+        return hook
+
+    ran: list[list[Tensor]] = []
+
+    def after(block: int) -> Callable[..., None]:
+        def hook(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], returned: Any) -> None:
+            leaves = outputs(returned, args, kwargs, snapshot(args, kwargs))[0]
+            ran.append([leaf.detach().clone() for leaf in leaves])
+            skeleton.unload(f"{skeleton.stack}.{block}")
+
+        return hook
+
+    hooks = []
+    for block, module in enumerate(skeleton.blocks):
+        hooks.append(module.register_forward_pre_hook(before(block)))
+        hooks.append(module.register_forward_hook(after(block), with_kwargs=True))
+    try:
+        with torch.no_grad():
+            language(skeleton)
+    finally:
+        for handle in hooks:
+            handle.remove()
+    for block, module in enumerate(skeleton.blocks):
+        proof.step()
+        skeleton.fill(f"{skeleton.stack}.{block}", torch.float32, device)
+        with torch.no_grad():
+            entering, call = block_input(chain, block, row.tokens, hidden, state, language)
+            found = call.outputs(module, entering)
+        skeleton.unload(f"{skeleton.stack}.{block}")
+        by = difference(found[0], ran[block][0])
+        if not by <= TOLERANCE:
+            raise _Differs(block, by)
+        hidden = found[0]
+        state |= {OutputKey(block, leaf): value for leaf, value in enumerate(ran[block])}
 
 
 class _BlockReplay:
@@ -253,8 +309,14 @@ def _translated(skeleton: Skeleton, what: str) -> Iterator[None]:
     """Convert errors of the model's code to UnsupportedModel, except for a lack of memory."""
     try:
         yield
-    except (BitwrightError, _Differs):
+    except BitwrightError:
         raise
+    except _Differs as differs:
+        apart = "" if differs.by == float("inf") else f" (by {100 * differs.by:.2g} %)"
+        raise UnsupportedModel(
+            f"The output of block {differs.block} of {_name(skeleton)} differs when it is run separately{apart}.",
+            _UNSUPPORTED,
+        ) from None
     except Exception as error:
         if no_memory(error) or isinstance(error, OSError):
             raise

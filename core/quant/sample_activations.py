@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -10,7 +10,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from core.model.block_runner import BlockCall, BlockChain, OutputKey, block_input
+from core.model.block_runner import BlockCall, BlockChain, LanguageCall, OutputKey, block_input
 from core.quant.activations import Activations
 
 Side = Literal["original", "quantized"]
@@ -70,6 +70,8 @@ class SampleActivations:
         original, quantized: after the last processed block.
         calls: arguments of each block for sequences of this length; empty if they vary with the text.
         batch: samples per forward pass.
+        languages: arguments of the language model for each sample with pictures; empty for text. Such samples are
+            processed one at a time.
     """
 
     tokens: Tensor
@@ -77,6 +79,7 @@ class SampleActivations:
     quantized: ModelActivations
     calls: list[BlockCall]
     batch: int
+    languages: Sequence[LanguageCall] = ()
 
     def slices(self) -> Iterator[slice]:
         """Return the slices of samples that make up the batches."""
@@ -93,9 +96,16 @@ class SampleActivations:
         """Return the hidden states that enter a block, as the block takes them, and its other arguments."""
         found = self.side(side)
         hidden = chain.rows_back(found.hidden.read(index, device))
-        if not chain.varies:
+        if not chain.varies and not self.languages:
             return hidden, self.calls[block]
-        return block_input(chain, block, self.tokens[index], hidden, self.carried(chain, block, index, side, device))
+        carried = self.carried(chain, block, index, side, device)
+        return block_input(chain, block, self.tokens[index], hidden, carried, self._language(index))
+
+    def _language(self, index: Tensor | slice) -> LanguageCall | None:
+        if not self.languages:
+            return None
+        (sample,) = torch.arange(len(self.tokens))[index].tolist()
+        return self.languages[sample]
 
     def carried(
         self, chain: BlockChain, block: int, index: Tensor | slice, side: Side, device: torch.device
@@ -112,3 +122,35 @@ class SampleActivations:
     def release(self, chain: BlockChain, block: int, side: Side) -> None:
         """Free the outputs that no block after `block` needs."""
         self.side(side).carried.release(chain, block)
+
+
+class TuningSamples:
+    """The samples of several activation sets, counted through.
+
+    Args:
+        sets: of samples of one length. If there are several, samples are asked for one at a time.
+    """
+
+    def __init__(self, sets: Sequence[SampleActivations]) -> None:
+        self._sets = sets
+
+    def __len__(self) -> int:
+        return sum(len(found.tokens) for found in self._sets)
+
+    def inputs(self, chain: BlockChain, block: int, index: Tensor, device: torch.device) -> tuple[Tensor, BlockCall]:
+        """Return what `SampleActivations.inputs` returns for the quantized model."""
+        found, place = self._find(index)
+        return found.inputs(chain, block, place, "quantized", device)
+
+    def targets(self, index: Tensor, device: torch.device) -> Tensor:
+        """Return the output of the original block for samples, [samples, ...]."""
+        found, place = self._find(index)
+        return found.original.hidden.read(place, device)
+
+    def _find(self, index: Tensor) -> tuple[SampleActivations, Tensor]:
+        first, left = int(index[0]), index
+        for found in self._sets[:-1]:
+            if first < len(found.tokens):
+                return found, left
+            first, left = first - len(found.tokens), left - len(found.tokens)
+        return self._sets[-1], left

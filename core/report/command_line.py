@@ -73,6 +73,8 @@ def command_of(spec: JobSpec, folder: Path) -> Command:
     words += ["--compile"] * spec.compile
     if spec.seed != 42:
         words += ["--seed", str(spec.seed)]
+    if spec.pictures:
+        words += ["--pictures", spec.pictures]
     if spec.imatrix:
         words += ["--imatrix", spec.imatrix]
     if spec.save_imatrix:

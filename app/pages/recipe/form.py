@@ -15,6 +15,7 @@ from app.pages.recipe.calibration_box import CalibrationBox
 from app.pages.recipe.device_box import DeviceBox
 from app.pages.recipe.goal_bar import GoalBar
 from app.pages.recipe.more_parameters import MoreParameters
+from app.pages.recipe.pictures_box import PicturesBox
 from app.pages.recipe.preset_bar import PresetBar
 from app.pages.recipe.recipe_cards import RecipeCards
 from app.pages.recipe.scheme_box import SchemeBox
@@ -51,6 +52,7 @@ class RecipeForm(QScrollArea):
         self.presets = PresetBar(theme, first)
         self.scheme = SchemeBox(theme, second)
         self.calibration = CalibrationBox(context, second)
+        self.pictures = PicturesBox(theme, second)
         self.device = DeviceBox(theme, second)
         self.output = OutputField(theme, second)
         self.more = MoreParameters(theme, column)
@@ -62,7 +64,7 @@ class RecipeForm(QScrollArea):
         self._fill(
             second,
             (self.tr("Bits and formats"), self.scheme),
-            (self.tr("Calibration text"), self.calibration),
+            (self.tr("Calibration text"), self.calibration, self.pictures),
             (self.tr("Device"), self.device),
             (self.tr("Output folder"), self.output),
         )

@@ -131,6 +131,7 @@ class RecipePage(QWidget):
         form.scheme.scheme_chosen.connect(self._set_scheme)
         form.scheme.formats_chosen.connect(lambda formats: self._choose(formats=formats))
         form.calibration.chosen.connect(lambda text: self._choose(calibration=text))
+        form.pictures.chosen.connect(lambda path: self._choose(pictures=path))
         form.device.chosen.connect(lambda device: self._choose(device=device))
         form.output.chosen.connect(lambda folder: self._choose(output=folder))
         form.output.judged.connect(self._judge)
@@ -164,6 +165,7 @@ class RecipePage(QWidget):
         model = draft.model.name if draft.model else ""
         preview = PreviewText(picked.calibration, recipe.samples, recipe.seqlen, picked.seed, model)
         form.calibration.show_values(preview, recipe)
+        form.pictures.show_value(picked.pictures, possible=draft.reads_pictures)
         form.device.show_devices(draft.machine.devices, draft.machine.chosen, picked.device)
         form.output.show_output(picked.output, draft.output)
         form.more.show_values(

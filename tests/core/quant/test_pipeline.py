@@ -280,11 +280,11 @@ def test_a_block_whose_loss_is_not_finite_is_told(
 ) -> None:
     honest, blocks = pipeline.quantize_block, []
 
-    def quantize(job: Any, block: int, plans: Any, activation_sets: Any) -> Any:
+    def quantize(job: Any, block: int, plans: Any, calibration: Any, others: Any) -> Any:
         blocks.append(block)
         if block == 1:
-            activation_sets[0].original.hidden.data[:] = value
-        return honest(job, block, plans, activation_sets)
+            calibration[0].original.hidden.data[:] = value
+        return honest(job, block, plans, calibration, others)
 
     monkeypatch.setattr(pipeline, "quantize_block", quantize)
     events = run(spec_of(model, tmp_path), tmp_path)

@@ -15,6 +15,7 @@ from app.shared.context import Context
 from app.shared.models.opened import OpenedModel
 from core import recipes
 from core.bitsmap import BitsMap, Rule
+from core.model.towers import Tower
 from core.recipes import Recipe
 from core.schemes import LayerScheme
 from core.wording import human
@@ -265,3 +266,41 @@ def test_tab_goes_in_the_order_of_reading(qtbot: QtBot, page: RecipePage) -> Non
         "Symmetric", "format-auto_round", "Type of AutoRound", "format-gptq", "Type of GPTQ", "format-awq",
         "format-gguf", "Type of GGUF",
     ]  # fmt: skip
+
+
+# --- pictures ---
+
+
+def reading_pictures(context: Context, opened: OpenedModel) -> None:
+    """Replace the model by one with a vision tower."""
+    tower = Tower("model.visual", "vision", 1, 16, 32, "BF16")
+    context.draft.choose(model=replace(opened, tree=replace(opened.tree, towers=(tower,))))
+
+
+def test_pictures_can_be_chosen_for_a_model_that_reads_them(
+    qtbot: QtBot, page: RecipePage, context: Context, opened: OpenedModel, tmp_path: Path
+) -> None:
+    assert page.form.pictures.isHidden()
+    reading_pictures(context, opened)
+    assert not page.form.pictures.isHidden()
+    write(qtbot, page, "pictures", str(tmp_path))
+    assert context.draft.spec().pictures == str(tmp_path)
+
+
+def test_pictures_that_do_not_exist_are_not_chosen(
+    qtbot: QtBot, page: RecipePage, context: Context, opened: OpenedModel, tmp_path: Path
+) -> None:
+    reading_pictures(context, opened)
+    write(qtbot, page, "pictures", str(tmp_path / "none"))
+    assert context.draft.choices.pictures == ""
+    assert "does not exist" in said_by(page, "pictures-note")
+
+
+def test_a_model_without_pictures_runs_without_them(
+    page: RecipePage, context: Context, opened: OpenedModel, tmp_path: Path
+) -> None:
+    reading_pictures(context, opened)
+    context.draft.choose(pictures=str(tmp_path))
+    context.draft.choose(model=opened)
+    assert page.form.pictures.isHidden()
+    assert context.draft.spec().pictures == ""

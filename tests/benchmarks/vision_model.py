@@ -1,0 +1,244 @@
+"""Training of a small vision-language model that reads drawn digits, and its accuracy before and after quantization.
+
+Run manually; on one core the training takes about fifteen minutes, and each measured row one to three:
+
+    python3 packaging/bootstrap.py exec --extra test python -m tests.benchmarks.vision_model train WORK
+    python3 packaging/bootstrap.py exec --extra test python -m tests.benchmarks.vision_model measure WORK
+
+`train` writes WORK/digits (Qwen3-VL with M-RoPE and DeepStack, 18 M weights), which answers "Which digits are these?"
+about pictures of 32 x 32 pixels with two digits, and WORK/pairs, pictures with captions for calibration. It is trained
+on these pictures and on the bundled calibration text. `measure` quantizes it to several numbers of bits in groups of
+64, by rounding, tuned with text alone, and with text and pairs, and prints the share of 400 unseen pictures of which
+both digits are right, with its standard error, by transformers in float32. With --chat, some pictures are asked one by
+one in the chat of Bitwright as well. Outputs that exist in WORK are not quantized again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import base64
+import io
+import json
+import math
+import random
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+from torch import Tensor
+
+from core.calibration.text import BUILTIN, documents
+from core.events import Result, ignore_event
+from core.inference.loader import load_model
+from core.model.chat_template import ChatTemplate
+from core.model.processor import load_processor
+from core.model.tokenizer import load_tokenizer
+from tests.benchmarks.measured_run import BIN
+from tests.benchmarks.small_models import train_tokenizer, training_rows
+
+SIDE, QUESTION = 32, "Which digits are these?"
+BATCH, WARM_UP = 48, 30
+UNSEEN, CHATS = 400, 60
+SPECIAL: Final = (
+    "<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>",
+)  # fmt: skip
+TEMPLATE: Final = (
+    "{%- for m in messages %}<|im_start|>{{ m['role'] }}\n{% if m['content'] is string %}{{ m['content'] }}{% else %}"
+    "{% for part in m['content'] %}{% if part['type'] == 'image' %}<|vision_start|><|image_pad|><|vision_end|>"
+    "{% else %}{{ part['text'] }}{% endif %}{% endfor %}{% endif %}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+PROCESSOR: Final = {
+    "image_processor_type": "Qwen2VLImageProcessorFast", "processor_class": "Qwen3VLProcessor", "patch_size": 8,
+    "temporal_patch_size": 2, "merge_size": 2, "size": {"shortest_edge": 256, "longest_edge": 4096},
+    "image_mean": [0.5, 0.5, 0.5], "image_std": [0.5, 0.5, 0.5],
+}  # fmt: skip
+METHODS: Final = {
+    "rtn": ["--recipe", "rtn"],
+    "text": ["--recipe", "light"],
+    "text and pairs": ["--recipe", "light", "--pictures", "pairs"],
+}
+
+
+def draw(seed: int) -> tuple[Any, str]:
+    """Return a picture of two digits, and the digits."""
+    from PIL import Image, ImageDraw, ImageFont
+
+    chance = random.Random(seed)
+    digits = [str(chance.randrange(10)) for _ in range(2)]
+    picture = Image.new("RGB", (SIDE, SIDE), tuple(chance.randrange(200, 256) for _ in range(3)))
+    pen = ImageDraw.Draw(picture)
+    for number, digit in enumerate(digits):
+        place = (3 + 14 * number + chance.randrange(-2, 3), 4 + chance.randrange(-3, 4))
+        color = tuple(chance.randrange(0, 110) for _ in range(3))
+        pen.text(place, digit, fill=color, font=ImageFont.load_default(chance.randrange(18, 23)))
+    return picture, "".join(digits)
+
+
+def config(tokenizer: Any) -> Any:
+    """Return the config of the model."""
+    from transformers import Qwen3VLConfig
+
+    text = {
+        "vocab_size": len(tokenizer), "hidden_size": 384, "intermediate_size": 1024, "num_hidden_layers": 6,
+        "num_attention_heads": 6, "num_key_value_heads": 3, "head_dim": 64, "max_position_embeddings": 2048,
+        "tie_word_embeddings": True, "eos_token_id": 0, "bos_token_id": 0, "pad_token_id": 0,
+        "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [16, 8, 8]},
+    }  # fmt: skip
+    vision = {
+        "depth": 4, "hidden_size": 256, "intermediate_size": 1024, "num_heads": 4, "patch_size": 8,
+        "spatial_merge_size": 2, "temporal_patch_size": 2, "out_hidden_size": 384, "num_position_embeddings": 16,
+        "deepstack_visual_indexes": [1, 2],
+    }  # fmt: skip
+    names = {"image_token_id": 4, "video_token_id": 5, "vision_start_token_id": 2, "vision_end_token_id": 3}
+    ids = {key: tokenizer.convert_tokens_to_ids(SPECIAL[place]) for key, place in names.items()}
+    return Qwen3VLConfig(text_config=text, vision_config=vision, tie_word_embeddings=True, **ids)
+
+
+class Examples:
+    """Batches of questions about pictures, as inputs of the model.
+
+    Args:
+        folder: of the model, with its tokenizer and processor.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.tokenizer = load_tokenizer(folder)
+        self._processor = load_processor(folder, self.tokenizer)
+        question = [{"role": "user", "content": QUESTION, "pictures": ["picture"]}]
+        self._question = ChatTemplate(self.tokenizer).render(question, picture_mark=self._processor.mark)
+
+    def inputs(self, seeds: range, answered: bool) -> tuple[dict[str, Tensor], list[str]]:
+        """Return the inputs for pictures, all of one length, and the answers, which the inputs have if `answered`."""
+        made, answers = [], []
+        for seed in seeds:
+            picture, answer = draw(seed)
+            answers.append(answer)
+            text = self._question + (f"{answer}<|im_end|>\n" if answered else "")
+            stream = io.BytesIO()
+            picture.save(stream, "PNG")
+            source = f"data:image/png;base64,{base64.b64encode(stream.getvalue()).decode()}"
+            found = self._processor.inputs(text, [source])
+            made.append({"input_ids": torch.tensor([found.ids]), **found.arguments})
+        return {key: torch.cat([one[key] for one in made]) for key in made[0]}, answers
+
+
+def train(work: Path, steps: int, rate: float) -> None:
+    """Train the model and write it to WORK/digits, and pairs for calibration to WORK/pairs."""
+    from transformers import Qwen3VLForConditionalGeneration
+
+    folder = work / "digits"
+    texts = list(documents(BUILTIN, ignore_event))
+    tokenizer = train_tokenizer(texts)
+    tokenizer.add_tokens([str(digit) for digit in range(10)])  # so that all answers have two tokens
+    tokenizer.add_special_tokens({"additional_special_tokens": list(SPECIAL)})
+    tokenizer.chat_template = TEMPLATE
+    tokenizer.save_pretrained(folder)
+    rows = training_rows(tokenizer, texts)
+    torch.manual_seed(0)
+    model = Qwen3VLForConditionalGeneration(config(tokenizer))
+    model.config.save_pretrained(folder)
+    (folder / "preprocessor_config.json").write_text(json.dumps(PROCESSOR), encoding="utf-8")
+    examples = Examples(folder)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=rate, betas=(0.9, 0.95), weight_decay=0.05, fused=True)
+    started = time.monotonic()
+    model.train()
+    for step in range(steps):
+        share = min(1.0, (step + 1) / WARM_UP) * (0.55 + 0.45 * math.cos(math.pi * step / steps))
+        optimizer.param_groups[0]["lr"] = rate * share
+        first = 1_000_000 + step * BATCH
+        inputs, _ = examples.inputs(range(first, first + BATCH), answered=True)
+        labels = inputs["input_ids"].clone()
+        labels[:, :-4] = -100  # the answer: two digits and the end of the turn
+        text = rows[torch.randint(len(rows), (1,))]
+        with torch.autocast("cpu", torch.bfloat16):
+            loss = model(**inputs, labels=labels, use_cache=False).loss
+            further = model(input_ids=text, labels=text, use_cache=False).loss
+        (loss + 0.1 * further).backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad()
+        if step % 25 == 24:
+            row = {"step": step + 1, "loss": loss.item(), "text": further.item(), "seconds": time.monotonic() - started}
+            print(json.dumps(row), flush=True)
+    model.bfloat16().save_pretrained(folder)
+    pairs = work / "pairs"
+    pairs.mkdir(exist_ok=True)
+    with (pairs / "metadata.jsonl").open("w", encoding="utf-8") as stream:
+        for seed in range(500_000, 500_128):
+            picture, answer = draw(seed)
+            picture.save(pairs / f"{seed}.png")
+            line = {"file_name": f"{seed}.png", "question": QUESTION, "answer": answer}
+            stream.write(json.dumps(line) + "\n")
+
+
+@torch.inference_mode()
+def accuracy(model: Any, examples: Examples) -> float:
+    """Return the share of unseen pictures of which the model reads both digits."""
+    right = 0
+    for first in range(0, UNSEEN, 50):
+        inputs, answers = examples.inputs(range(first, first + 50), answered=False)
+        for _ in range(2):
+            scores = model(**inputs, use_cache=False).logits[:, -1]
+            inputs["input_ids"] = torch.cat([inputs["input_ids"], scores.argmax(-1)[:, None]], dim=1)
+            kinds = inputs["mm_token_type_ids"]
+            inputs["mm_token_type_ids"] = torch.cat([kinds, torch.zeros_like(kinds[:, :1])], dim=1)
+        found = examples.tokenizer.batch_decode(inputs["input_ids"][:, -2:])
+        right += sum(one.strip() == answer for one, answer in zip(found, answers, strict=True))
+    return right / UNSEEN
+
+
+def asked(folder: Path, work: Path) -> float:
+    """Return the share of pictures whose digits the chat of Bitwright answers."""
+    from core.api import chat
+
+    right = 0
+    for seed in range(CHATS):
+        picture, answer = draw(seed)
+        path = work / "asked.png"
+        picture.save(path)
+        events = list(chat(folder, QUESTION, images=[str(path)], max_tokens=4))
+        right += any(isinstance(event, Result) and event.values["text"].strip() == answer for event in events)
+    return right / CHATS
+
+
+def outputs(work: Path, bits: list[int]) -> Iterator[tuple[str, Path]]:
+    """Yield the model and its quantized outputs, with a name for each."""
+    yield "16 bits", work / "digits"
+    for number in bits:
+        for method, options in METHODS.items():
+            output = work / f"w{number}-{method.replace(' ', '-')}"
+            if not output.exists():
+                given = [str(work / option) if option == "pairs" else option for option in options]
+                scheme = ["--bits", str(number), "--group-size", "64", "--seqlen", "256"]
+                start = [str(BIN / "bitwright"), "quantize", str(work / "digits"), "--output", str(output)]
+                subprocess.run([*start, *scheme, *given], check=True, capture_output=True)
+            yield f"W{number} {method}", output
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("action", choices=("train", "measure"))
+    parser.add_argument("work", type=Path)
+    parser.add_argument("--steps", type=int, default=700)
+    parser.add_argument("--lr", type=float, default=1e-3)
+    parser.add_argument("--bits", type=int, nargs="+", default=[4, 3, 2])
+    parser.add_argument("--chat", action="store_true")
+    options = parser.parse_args()
+    if options.action == "train":
+        train(options.work, options.steps, options.lr)
+        return
+    examples = Examples(options.work / "digits")
+    for name, folder in outputs(options.work, options.bits):
+        share = accuracy(load_model(str(folder), "cpu", "float32").model, examples)
+        row = {"model": name, "accuracy": share, "error": round((share * (1 - share) / UNSEEN) ** 0.5, 4)}
+        if options.chat:
+            row["chat"] = asked(folder, options.work)
+        print(json.dumps(row), flush=True)
+
+
+if __name__ == "__main__":
+    main()
