@@ -53,7 +53,7 @@ def from_json(value: Any, identity: str = "", pictures: PictureFiles | None = No
     messages = value.get("messages") if isinstance(value, Mapping) else value
     if not isinstance(messages, list) or not messages:
         raise CorruptFile("This file contains no conversation.", "Choose a conversation that was exported as JSON.")
-    return _foreign(messages, identity)
+    return _foreign(messages, identity, pictures or PictureFiles())
 
 
 def _own(value: Mapping[str, Any], identity: str, pictures: PictureFiles) -> Conversation:
@@ -84,7 +84,7 @@ def _own(value: Mapping[str, Any], identity: str, pictures: PictureFiles) -> Con
     return conversation
 
 
-def _foreign(messages: list[Any], identity: str) -> Conversation:
+def _foreign(messages: list[Any], identity: str, pictures: PictureFiles) -> Conversation:
     conversation = Conversation(identity)
     for entry in messages:
         role, text = (entry.get("role"), entry.get("content")) if isinstance(entry, Mapping) else (None, None)
@@ -93,8 +93,17 @@ def _foreign(messages: list[Any], identity: str) -> Conversation:
         if role == "system":
             conversation.system = f"{conversation.system}\n\n{text}".strip()
         else:
-            conversation.add(role, text)
+            conversation.add(role, text, _pictures(entry, pictures))
     return conversation
+
+
+def _pictures(entry: Mapping[str, Any], pictures: PictureFiles) -> tuple[str, ...]:
+    """Return the paths of the pictures of a message of another program, as `picture_files.extract` left them."""
+    attached = entry.get("pictures", [])
+    try:
+        return tuple(pictures.path(stored) for stored in attached)
+    except (TypeError, ValueError) as error:
+        raise CorruptFile("A picture in this file has an unknown form.", "Choose another file.") from error
 
 
 def _message(message: Message, shown: bool) -> dict[str, Any]:

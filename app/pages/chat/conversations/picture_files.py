@@ -28,6 +28,7 @@ SUFFIXES: Final = {
 }  # fmt: skip
 """File suffix of each supported format, by the name in its media type."""
 
+_ALIASES: Final = {"jpg": "jpeg", "tif": "tiff"}
 _MOST_NAME_BYTES: Final = 120
 _STORED: Final = re.compile(r"([0-9a-f]{64})-([\w .()+-]{1,120}\.(?:png|jpg|webp|gif|bmp|tiff|avif|ppm|ico))")
 _HASH: Final = re.compile(rb"[0-9a-f]{64}")
@@ -107,10 +108,15 @@ def embed(value: dict[str, Any], folder: Path) -> dict[str, Any]:
 def extract(value: Any, files: PictureFiles) -> Any:
     """Return a conversation in which each data URI is a copy in `files`; the opposite of `embed`.
 
+    Messages of other programs, a list or in `messages`, may have pictures as parts of their content, as in the OpenAI
+    API.
+
     Raises:
         CorruptFile: a picture is not a valid data URI.
         OutputProblem: a picture cannot be written.
     """
+    if isinstance(value, list):
+        return extract({"messages": value}, files)["messages"]
     return _replaced(value, lambda picture: _copied(picture, files)) if isinstance(value, dict) else value
 
 
@@ -120,11 +126,29 @@ def _replaced(value: dict[str, Any], change: Any) -> dict[str, Any]:
         return value
     messages = []
     for entry in entries:
+        entry = _joined(entry) if isinstance(entry, dict) and isinstance(entry.get("content"), list) else entry
         pictures = entry.get("pictures") if isinstance(entry, dict) else None
         if isinstance(pictures, list):
             entry = {**entry, "pictures": [change(each) if isinstance(each, str) else each for each in pictures]}
         messages.append(entry)
     return {**value, "messages": messages}
+
+
+def _joined(entry: dict[str, Any]) -> dict[str, Any]:
+    """Return a message whose content is a list of parts as one with `pictures` and a text."""
+    texts, pictures = [], []
+    for part in entry["content"]:
+        kind = part.get("type") if isinstance(part, dict) else None
+        address = part.get("image_url") if kind == "image_url" else None
+        uri = address.get("url") if isinstance(address, dict) else address
+        if kind == "text" and isinstance(part.get("text"), str):
+            texts.append(part["text"])
+        elif isinstance(uri, str) and uri.startswith("data:"):
+            pictures.append(uri)
+        else:
+            raise CorruptFile("A message in this file has parts that are neither text nor contained pictures.",
+                              "Choose another file.")  # fmt: skip
+    return {**entry, "content": "\n\n".join(texts), "pictures": pictures}
 
 
 def _data_uri(path: Path) -> str:
@@ -141,7 +165,8 @@ def _copied(picture: str, files: PictureFiles) -> str:
     if not picture.startswith("data:"):
         return picture
     found = _URI.fullmatch(picture)
-    if found is None or found[1] not in SUFFIXES:
+    kind = _ALIASES.get(found[1], found[1]) if found is not None else ""
+    if found is None or kind not in SUFFIXES:
         raise CorruptFile("A picture in this file has an unknown form.", "Choose another file.")
     try:
         data = base64.b64decode(found[3], validate=True)
@@ -149,7 +174,7 @@ def _copied(picture: str, files: PictureFiles) -> str:
         raise CorruptFile("A picture in this file is damaged.", "Choose another file.") from error
     if len(data) > MAX_BYTES:
         raise CorruptFile(f"A picture in this file has more than {MAX_BYTES >> 20} MB.", "Choose another file.")
-    return files.put(data, found[2] or "picture", found[1]).name
+    return files.put(data, found[2] or "picture", kind).name
 
 
 def _clean(name: str) -> str:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from PySide6.QtWidgets import QDoubleSpinBox, QLabel, QSpinBox
+from PySide6.QtWidgets import QDoubleSpinBox, QLabel, QPushButton, QSpinBox
 from pytestqt.qtbot import QtBot
 
 from app.pages.chat.page import ChatPage
@@ -14,6 +14,7 @@ from app.pages.chat.transcript import Transcript
 from app.shared.context import Context
 from tests.app.conftest import Reports
 from tests.app.find import find
+from tests.app.pages.chat.pictures.samples import picture, settle
 
 pytestmark = pytest.mark.slow
 PATIENCE = 120_000
@@ -99,3 +100,29 @@ def test_a_folder_without_a_model_is_reported(page: ChatPage, qtbot: QtBot, repo
     qtbot.waitUntil(lambda: bool(reports), timeout=PATIENCE)
     assert "config.json" in reports[0][0].message
     assert page.single.session.state == "idle"
+
+
+def test_a_question_about_a_picture(
+    page: ChatPage, qtbot: QtBot, reports: Reports, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """The prompt has tokens for the picture, also with a later question."""
+    from tests.core.tiny_vision import save_vision_model
+
+    page.single.open_folder(str(save_vision_model("qwen3_vl", tmp_path_factory.mktemp("models") / "seeing")))
+    set_number(page, "max_tokens", 4)
+    composer = page.single.chat_view.composer
+
+    def tokens_of(text: str) -> int:
+        composer.set_text(text)
+        find(composer, QPushButton, "send").click()
+        qtbot.waitUntil(lambda: "token" in caption(page), timeout=PATIENCE)
+        figures = page.single.view.conversation.last.figures  # type: ignore[union-attr] # there is an answer
+        assert figures is not None
+        return figures.prompt_tokens
+
+    composer.attach([picture(tmp_path, "cat.png", 96, 64)])
+    settle(page.single.chat_view.pictures)
+    seen, later = tokens_of("What is this?"), tokens_of("And now?")
+    page.new_conversation()
+    assert tokens_of("What is this?") < seen < later
+    assert (page.single.session.opened.reads, reports) == (("text", "pictures"), [])

@@ -97,3 +97,27 @@ def test_what_is_no_conversation_is_left_to_its_reader(files: PictureFiles) -> N
     values: tuple[object, ...] = ([], None, {"messages": 3}, {"messages": [3, {"pictures": 5}]})
     for value in values:
         assert extract(value, files) == value
+
+
+PART = {"type": "image_url", "image_url": {"url": "data:image/jpg;base64,Y2F0"}}
+
+
+@pytest.mark.parametrize("wrapped", [True, False])
+def test_pictures_of_another_program_are_imported(files: PictureFiles, wrapped: bool) -> None:
+    messages = [{"role": "user", "content": [PART, {"type": "text", "text": "Who?"}]}]
+    value = {"messages": messages} if wrapped else messages
+    (message,) = from_json(extract(value, files), pictures=files).path()
+    assert (message.text, [Path(path).read_bytes() for path in message.pictures]) == ("Who?", [b"cat"])
+
+
+@pytest.mark.parametrize(
+    "part", [{"type": "image_url", "image_url": {"url": "https://example.org/cat.png"}}, {"type": "audio"}, 3]
+)
+def test_parts_that_are_not_in_the_file_are_refused(files: PictureFiles, part: object) -> None:
+    with pytest.raises(CorruptFile, match="parts"):
+        extract([{"role": "user", "content": [part]}], files)
+
+
+def test_names_that_no_copy_can_have_are_refused(files: PictureFiles) -> None:
+    with pytest.raises(CorruptFile):
+        from_json([{"role": "user", "content": "x", "pictures": ["../secret.png"]}], pictures=files)
