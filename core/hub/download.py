@@ -33,7 +33,8 @@ from core.wording import human
 
 _WANTED: Final = (
     "config.json", "generation_config.json", "tokenizer*", "vocab*", "merges.txt", "special_tokens_map.json",
-    "added_tokens.json", "chat_template*", "spiece.model", "LICENSE*", "NOTICE*", "USE_POLICY*", "README.md",
+    "added_tokens.json", "chat_template*", "spiece.model", "tekken.json", "*processor_config.json",
+    "LICENSE*", "NOTICE*", "USE_POLICY*", "README.md",
 )  # fmt: skip
 CONFIG: Final = "config.json"
 _TEMPLATES: Final = "additional_chat_templates/*.jinja"

@@ -26,6 +26,8 @@ SORTS: Final = {
 _REQUEST_SECONDS: Final = 10.0
 _MOST: Final = 100
 """Page size of the Hub."""
+_TASKS: Final = ("text-generation", "image-text-to-text", "any-to-any")
+"""Tasks of the Hub whose models have a language model that can be quantized."""
 _EXPAND: Final = ["author", "downloads", "gated", "lastModified", "likes", "safetensors", "tags"]
 _QUANTIZED_TAGS: Final = {
     "gguf", "gptq", "awq", "exl2", "exl3", "mlx", "bitsandbytes", "bnb", "compressed-tensors", "quantized", "hqq",
@@ -77,7 +79,7 @@ def search(
             ) from error
         return SearchResults(tuple(_in_cache(text, sort, hide_quantized)[:limit]), offline=True)
     here = set(_cached_names())
-    found = [_found(item, here) for item in items if isinstance(item, dict) and isinstance(item.get("id"), str)]
+    found = [_found(item, here) for item in items]
     return SearchResults(tuple(model for model in found if not (hide_quantized and is_quantized(model)))[:limit], False)
 
 
@@ -96,16 +98,30 @@ def is_quantized(model: FoundModel) -> bool:
 
 
 def _ask(text: str, sort: str, limit: int) -> list[Any]:
+    """Return models of all tasks in the order of the Hub's lists, at most `limit`."""
+    field = SORTS[sort]
+    listed = [item for task in _TASKS for item in _page(text, field, limit, task)]
+    found = {item["id"]: item for item in listed if isinstance(item, dict) and isinstance(item.get("id"), str)}
+    # each list is in descending order already, which the sort keeps for equal and missing values
+    return sorted(found.values(), key=lambda item: _rank(item.get(field)), reverse=True)[:limit]
+
+
+def _rank(value: object) -> tuple[float, str]:
+    """Return the position of a count or a date in ascending order."""
+    return (float(value), "") if isinstance(value, int | float) else (-1.0, value if isinstance(value, str) else "")
+
+
+def _page(text: str, field: str, limit: int, task: str) -> list[Any]:
     """Request one page of the Hub's list of models, without the retries of huggingface_hub (half a minute)."""
     from huggingface_hub import HfApi
     from huggingface_hub.utils import build_hf_headers, get_session, hf_raise_for_status
 
     query: dict[str, Any] = {
-        "pipeline_tag": "text-generation",
+        "pipeline_tag": task,
         "filter": ["safetensors"],
-        "sort": SORTS[sort],
+        "sort": field,
         "limit": limit,
-        "expand": _EXPAND,
+        "expand": sorted({*_EXPAND, field}),
     }
     if text:
         query["search"] = text

@@ -70,11 +70,25 @@ def test_missing_and_invalid_entries_are_tolerated(hub: Hub) -> None:
     ]
 
 
-def test_the_query_selects_text_generation_models_with_safetensors(hub: Hub) -> None:
+def test_the_queries_select_models_of_text_and_pictures_with_safetensors(hub: Hub) -> None:
     find("llama 3", sort="updated")
-    query = hub.queries[0]
-    assert (query["search"], query["sort"]) == (["llama 3"], ["lastModified"])
-    assert (query["pipeline_tag"], query["filter"]) == (["text-generation"], ["safetensors"])
+    for query in hub.queries:
+        assert (query["search"], query["sort"], query["filter"]) == (["llama 3"], ["lastModified"], ["safetensors"])
+    assert [query["pipeline_tag"] for query in hub.queries] == [
+        ["text-generation"], ["image-text-to-text"], ["any-to-any"],
+    ]  # fmt: skip
+
+
+def test_a_model_of_several_tasks_is_listed_once(hub: Hub) -> None:
+    assert names(find()) == ["some/model"]
+
+
+@pytest.mark.parametrize(("sort", "field"), [("downloads", "downloads"), ("updated", "lastModified")])
+def test_models_of_all_tasks_are_sorted_together(hub: Hub, sort: str, field: str) -> None:
+    values = [7, 9, 3] if sort == "downloads" else ["2026-01-07", "2026-01-09", "2026-01-03"]
+    hub.listing = [{"id": f"some/model{number}", field: value} for number, value in enumerate(values)]
+    hub.listing.append({"id": "some/unknown"})
+    assert names(find(sort=sort)) == ["some/model1", "some/model0", "some/model2", "some/unknown"]
 
 
 def test_the_number_of_results_is_limited(hub: Hub) -> None:
