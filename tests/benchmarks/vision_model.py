@@ -83,15 +83,15 @@ def config(tokenizer: Any) -> Any:
     from transformers import Qwen3VLConfig
 
     text = {
-        "vocab_size": len(tokenizer), "hidden_size": 384, "intermediate_size": 1024, "num_hidden_layers": 6,
-        "num_attention_heads": 6, "num_key_value_heads": 3, "head_dim": 64, "max_position_embeddings": 2048,
+        "vocab_size": len(tokenizer), "hidden_size": 256, "intermediate_size": 768, "num_hidden_layers": 4,
+        "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 64, "max_position_embeddings": 2048,
         "tie_word_embeddings": True, "eos_token_id": 0, "bos_token_id": 0, "pad_token_id": 0,
         "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [16, 8, 8]},
     }  # fmt: skip
     vision = {
-        "depth": 4, "hidden_size": 256, "intermediate_size": 1024, "num_heads": 4, "patch_size": 8,
-        "spatial_merge_size": 2, "temporal_patch_size": 2, "out_hidden_size": 384, "num_position_embeddings": 16,
-        "deepstack_visual_indexes": [1, 2],
+        "depth": 3, "hidden_size": 192, "intermediate_size": 768, "num_heads": 4, "patch_size": 8,
+        "spatial_merge_size": 2, "temporal_patch_size": 2, "out_hidden_size": 256, "num_position_embeddings": 16,
+        "deepstack_visual_indexes": [0, 1],
     }  # fmt: skip
     names = {"image_token_id": 4, "video_token_id": 5, "vision_start_token_id": 2, "vision_end_token_id": 3}
     ids = {key: tokenizer.convert_tokens_to_ids(SPECIAL[place]) for key, place in names.items()}
