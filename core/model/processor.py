@@ -32,6 +32,7 @@ _FILES: Final = ("processor_config.json", "preprocessor_config.json", "tokenizer
 """Files that name the processor's class, in the order in which transformers looks."""
 _LEFT_OUT: Final = ("video_processor", "feature_extractor", "audio_processor")
 """Parts that are not needed for pictures."""
+_TEXT_ONLY: Final = "Ask this model without pictures."
 _IGNORED: Final = (
     "processor_class", "auto_map", "chat_template", "audio_tokenizer", "image_processor", "tokenizer", *_LEFT_OUT,
 )  # fmt: skip
@@ -72,6 +73,16 @@ class PictureInputs:
         return found
 
 
+class _SharedSettings(dict[str, Any]):
+    """Settings of an image processor in place of a video processor, as attributes; transformers logs them as JSON."""
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return self[name]
+        except KeyError as error:
+            raise AttributeError(name) from error
+
+
 class PictureProcessor:
     """The processor of one model.
 
@@ -82,7 +93,7 @@ class PictureProcessor:
     def __init__(self, processor: Any) -> None:
         """Wrap a processor of transformers."""
         self._processor = processor
-        self.mark = str(getattr(processor, "image_token", ""))
+        self.mark = _mark_of(processor)
         self._last: tuple[tuple[str, tuple[str, ...]], PictureInputs] | None = None
         tokenizer = processor.tokenizer
         named = [tokenizer.convert_tokens_to_ids(self.mark)]
@@ -126,10 +137,26 @@ class PictureProcessor:
             )
             tensors = {name: value for name, value in made.items() if isinstance(value, Tensor)}
             ids = tuple(tensors.pop("input_ids")[0].tolist())
-        tensors.pop("attention_mask", None)
+        for name in ("attention_mask", "labels"):
+            tensors.pop(name, None)
         per_token = frozenset(name for name, value in tensors.items() if tuple(value.shape) == (1, len(ids)))
-        ends = [number + 1 for number, token in enumerate(ids) if token in self._picture_ids]
-        return PictureInputs(ids, tuple(picture.digest for picture in pictures), max(ends), tensors, per_token)
+        digests = tuple(picture.digest for picture in pictures)
+        return PictureInputs(ids, digests, self._end(text, ids), tensors, per_token)
+
+    def _end(self, text: str, ids: Sequence[int]) -> int:
+        """Return the number of tokens of a prompt up to the last one of a picture, or a few more.
+
+        The text after the last mark stays as it is. Some processors replace marks by tokens that they do not name.
+        """
+        rest = self._processor.tokenizer(text.rpartition(self.mark)[2], add_special_tokens=False)["input_ids"]
+        last = max((number + 1 for number, token in enumerate(ids) if token in self._picture_ids), default=0)
+        return max(last, len(ids) - len(rest))
+
+
+def _mark_of(processor: Any) -> str:
+    """Return the text that stands for a picture in a prompt, before the processor replaces it; "" if there is none."""
+    found = (getattr(processor, name, None) for name in ("image_placeholder_token", "image_token"))
+    return next((mark for mark in found if isinstance(mark, str)), "")
 
 
 def _check_sizes(sources: Sequence[str]) -> None:
@@ -170,13 +197,20 @@ def load_processor(folder: Path, tokenizer: Any) -> PictureProcessor:
     problem_text = f"The picture processor in {folder} cannot be read"
     hint = "Download preprocessor_config.json and processor_config.json of the model again."
     with readable(folder) as place, translated(UnsupportedModel, problem_text, hint), _not_needed(kind):
-        parts = {name: _part(name, place, tokenizer) for name in kind.get_attributes()}
+        parts: dict[str, Any] = {"image_processor": _image_processor(folder, place), "tokenizer": tokenizer}
+        if "video_processor" in kind.get_attributes():
+            # Some processors read settings of it, which it shares with the image processor.
+            parts["video_processor"] = _SharedSettings(parts["image_processor"].to_dict())
+        parts = {name: parts.get(name) for name in kind.get_attributes()}
+        unknown = parts.keys() - {"image_processor", "tokenizer", *_LEFT_OUT}
+        if unknown:
+            raise UnsupportedModel(f"The processor of this model has a part {min(unknown)}.", _TEXT_ONLY)
         settings = {key: value for key, value in _settings(folder, _FILES[0]).items() if key not in _IGNORED}
         made = _partial(kind).from_args_and_dict([*parts.values()], settings)
-    if not isinstance(getattr(made, "image_token", None), str):
+    if not _mark_of(made):
         raise UnsupportedModel(
             f"Prompts for {kind.__name__} of transformers have no place for pictures.",
-            "Ask this model without pictures.",
+            _TEXT_ONLY,
         )
     return PictureProcessor(made)
 
@@ -195,9 +229,7 @@ def _class_of(folder: Path) -> Any:
     name = next((name for name in (*named, *known) if isinstance(name, str)), "")
     found = _find_class(name) if name else None
     if found is None:
-        raise UnsupportedModel(
-            f"transformers has no picture processor for {model_type or folder}.", "Ask this model without pictures."
-        )
+        raise UnsupportedModel(f"transformers has no picture processor for {model_type or folder}.", _TEXT_ONLY)
     return found
 
 
@@ -240,27 +272,29 @@ def _import_processing(family: str) -> Any:
     return None
 
 
-def _part(name: str, place: Path, tokenizer: Any) -> Any:
-    """Return a part of a processor; None for one that is left out."""
-    from transformers import AutoImageProcessor
+def _image_processor(folder: Path, place: Path) -> Any:
+    """Return the image processor of a folder that needs Pillow only; `place` is a form that transformers can read.
 
-    if name in _LEFT_OUT:
-        return None
-    if name == "tokenizer":
-        return tokenizer
-    if name != "image_processor":
-        raise UnsupportedModel(f"The processor of this model has a {name}.", "Ask this model without pictures.")
-    made = AutoImageProcessor.from_pretrained(place, backend="pil", trust_remote_code=False)
-    if not type(made).__name__.endswith("Pil") and "torchvision" in type(made).__module__:
-        raise UnsupportedModel("Its image processor needs torchvision.", "Ask this model without pictures.")
-    return made
+    Raises:
+        UnsupportedModel: transformers has none without torchvision.
+    """
+    from transformers import AutoImageProcessor
+    from transformers.models.auto.image_processing_auto import IMAGE_PROCESSOR_MAPPING_NAMES
+
+    needed = IMAGE_PROCESSOR_MAPPING_NAMES.get(str(read_config(folder).get("model_type", "")), {"pil": ""})
+    try:
+        return AutoImageProcessor.from_pretrained(place, backend="pil", trust_remote_code=False)
+    except (OSError, ValueError, ImportError) as error:
+        if "pil" not in needed or "torchvision" in str(error):
+            raise UnsupportedModel("The picture processor of this model needs torchvision.", _TEXT_ONLY) from error
+        raise
 
 
 def _partial(kind: Any) -> Any:
-    """Return a subclass of a processor class that accepts None for the parts that are left out."""
+    """Return a subclass of a processor class that accepts stand-ins for the parts that are left out."""
 
     def check(self: Any, name: str, part: Any) -> Any:
-        return None if part is None else kind.check_argument_for_proper_class(self, name, part)
+        return None if name in _LEFT_OUT else kind.check_argument_for_proper_class(self, name, part)
 
     return type(kind.__name__, (kind,), {"check_argument_for_proper_class": check, "__init__": kind.__init__})
 

@@ -432,7 +432,20 @@ def build_skeleton(tree: ModelTree, store: TensorStore) -> Skeleton:
         sources, shapes = by_parameter(found, model, {name: info.shape for name, info in table.items()})
     except ValueError as error:
         raise UnsupportedModel(f"{error}.", "The config and the weights belong to different models.") from error
-    return Skeleton(model, _stack_of(model, tree, found), tree, store, sources, shapes)
+    skeleton = Skeleton(model, _stack_of(model, tree, found), tree, store, sources, shapes)
+    _towers_last(skeleton)
+    return skeleton
+
+
+def _towers_last(skeleton: Skeleton) -> None:
+    """Register the towers after the language model.
+
+    transformers takes the device and dtype of a model from its first parameter, and towers are often not loaded.
+    """
+    for path in skeleton.towers:
+        parent, _, name = path.rpartition(".")
+        children = skeleton.model.get_submodule(parent)._modules
+        children[name] = children.pop(name)
 
 
 def _language_part(config: Any) -> Any:

@@ -125,7 +125,7 @@ FAMILIES: Final[dict[str, Family]] = {
                 "rope_parameters": _MROPE,
                 "num_experts": 4,
                 "num_experts_per_tok": 2,
-                "moe_intermediate_size": 48,
+                "moe_intermediate_size": 64,
             },
             "vision_config": {**_QWEN_VISION, "deepstack_visual_indexes": [0]},
         },

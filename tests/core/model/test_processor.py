@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -186,3 +187,31 @@ def test_small_pictures_are_enlarged_in_their_ratio() -> None:
     assert module._enlarged(Image.new("RGB", (10, 20))).size == (40, 80)
     assert module._enlarged(Image.new("RGB", (32, 20_000))).size == (32, 20_000)
     assert np.asarray(module._enlarged(halves(4, 2)))[0, 0].tolist() == [255, 0, 0]
+
+
+@pytest.mark.parametrize(
+    ("attributes", "mark"),
+    [
+        ({"image_token": "<image>"}, "<image>"),
+        ({"image_token": "<IMG_CONTEXT>", "image_placeholder_token": "<image>"}, "<image>"),
+        ({"image_token": None}, ""),
+        ({}, ""),
+    ],
+)
+def test_mark_is_that_of_the_prompt_before_it_is_expanded(attributes: dict[str, Any], mark: str) -> None:
+    assert module._mark_of(SimpleNamespace(**attributes)) == mark
+
+
+def test_end_of_pictures_whose_tokens_are_unknown_is_where_the_rest_of_the_text_starts(qwen: Path) -> None:
+    processor = load(qwen)
+    processor._picture_ids = frozenset()
+    assert processor._end("a<|image_pad|>bcd", [1, 7, 7, 7, 2, 3, 4]) == 4
+    processor._picture_ids = frozenset({2})
+    assert processor._end("a<|image_pad|>bcd", [1, 7, 7, 7, 2, 3, 4]) == 5
+
+
+def test_settings_that_processors_share_can_be_logged() -> None:
+    shared = module._SharedSettings({"merge_size": 2})
+    assert (shared.merge_size, json.loads(json.dumps(shared))) == (2, {"merge_size": 2})
+    with pytest.raises(AttributeError):
+        _ = shared.fps

@@ -19,6 +19,7 @@ from core.model.skeleton import Skeleton, build_skeleton
 from core.model.tree import ModelTree, build_tree
 from core.model.weights import TensorStore
 from tests.core.tiny_model import CONFIG, save_model
+from tests.core.tiny_vision import FAMILIES, save_vision_model
 
 Change = Callable[[dict[str, Tensor]], object]
 
@@ -102,3 +103,12 @@ def test_the_config_does_not_change_the_return_values(given: dict[str, object], 
     found = skeleton.model(input_ids=torch.tensor([[1, 2, 3]]))
     assert found.logits.shape == (1, 3, CONFIG["vocab_size"])
     assert found.hidden_states is found.attentions is None
+
+
+@pytest.mark.parametrize("name", sorted(FAMILIES))
+def test_device_and_dtype_of_a_multimodal_model_are_those_of_its_language_model(name: str, tmp_path: Path) -> None:
+    skeleton = skeleton_of(save_vision_model(name, tmp_path / name))
+    assert skeleton.towers
+    skeleton.fill("", torch.float16, torch.device("cpu"), skip=skeleton.towers)
+    for module in (skeleton.model, skeleton.model.base_model):
+        assert (module.device.type, module.dtype) == ("cpu", torch.float16)
