@@ -9,6 +9,7 @@ nothing but a warning.
 from __future__ import annotations
 
 import contextlib
+import importlib
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -21,6 +22,7 @@ from torch.utils.hooks import RemovableHandle
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForMultimodalLM
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING, MODEL_FOR_MULTIMODAL_LM_MAPPING
 from transformers.pytorch_utils import Conv1D
+from transformers.utils import is_timm_available
 
 from core.errors import UnsupportedModel, translated
 from core.model.folder import check_architecture, read_config
@@ -506,7 +508,8 @@ def _from_config(config: Any, attention: str) -> Any:
     factory = _factory(config)
     problem = "transformers cannot build a language model from this config"
     try:
-        with _parameters_on_meta(), translated(UnsupportedModel, problem, "Check config.json, or use another model."):
+        told = translated(UnsupportedModel, problem, "Check config.json, or use another model.")
+        with _parameters_on_meta(), without_timm(), told:
             return factory.from_config(config, dtype=torch.float32, attn_implementation=attention)
     except UnsupportedModel as error:
         if attention == "sdpa" and "scaled_dot_product_attention" in str(error.__cause__):
@@ -570,6 +573,31 @@ def _parameters_on_meta() -> Iterator[None]:
         yield
     finally:
         nn.Module.register_parameter = original  # type: ignore[method-assign]
+
+
+class _NoTower(nn.Module):
+    """A tower that needs the package timm; its weights are copied, and it cannot be run."""
+
+    def forward(self, *_: Any, **__: Any) -> Tensor:
+        raise UnsupportedModel("The vision tower of this model needs the package timm.", "Install timm.")
+
+
+@contextlib.contextmanager
+def without_timm() -> Iterator[None]:
+    """Let transformers build models whose vision tower is one of timm's, such as Gemma 3n, if timm is not installed."""
+    if is_timm_available():
+        yield
+        return
+    module = importlib.import_module("transformers.models.timm_wrapper.modeling_timm_wrapper")
+    names = ("requires_backends", "_create_timm_model_with_error_handling")
+    originals = [getattr(module, name) for name in names]
+    for name in names:
+        setattr(module, name, lambda *_, **__: _NoTower())
+    try:
+        yield
+    finally:
+        for name, original in zip(names, originals, strict=True):
+            setattr(module, name, original)
 
 
 def _slots(module: nn.Module, path: str) -> Iterator[tuple[str, str, nn.Module]]:

@@ -26,7 +26,7 @@ from core.formats.opened import open_checkpoint
 from core.inference.devices import DtypeProbe
 from core.inference.loader import load_model, load_runner, open_tree
 from core.model.headers import TensorInfo
-from core.model.skeleton import Skeleton, build_skeleton
+from core.model.skeleton import Skeleton, build_skeleton, without_timm
 from core.model.tree import build_tree, read_tensors
 from core.model.weights import TensorStore
 from core.quant import prepare
@@ -319,7 +319,8 @@ def dequantized(output: Path, folder: Path, factory: Any = transformers.AutoMode
     config = json.loads((output / "config.json").read_text(encoding="utf-8"))
     config.pop("quantization_config", None)
     (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
-    model, info = factory.from_pretrained(folder, dtype=torch.float32, output_loading_info=True)
+    with without_timm():
+        model, info = factory.from_pretrained(folder, dtype=torch.float32, output_loading_info=True)
     missing = [*info["missing_keys"], *info["mismatched_keys"]]
     if missing:
         raise ValueError(f"transformers does not find {missing[0]}")

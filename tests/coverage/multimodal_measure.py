@@ -19,6 +19,7 @@ from core.events import Done
 from core.formats.opened import open_checkpoint
 from core.inference.devices import DtypeProbe
 from core.inference.loader import load_model
+from core.model.skeleton import without_timm
 from core.quant import prepare
 from core.quant.proof import difference
 from tests.coverage.measure import (
@@ -97,7 +98,8 @@ def language_model(folder: Path) -> Any:
     config = transformers.AutoConfig.from_pretrained(folder)
     part = getattr(config, "thinker_config", None)  # the class of Qwen's Omni models cannot be run as a whole
     load: Any = transformers.AutoModelForMultimodalLM.from_pretrained
-    return load(folder, config=part or config, dtype=torch.float32).eval()
+    with without_timm():
+        return load(folder, config=part or config, dtype=torch.float32).eval()
 
 
 def _quantize(source: Path, output: Path) -> None:

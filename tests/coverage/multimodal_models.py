@@ -18,6 +18,7 @@ from transformers import AutoModelForMultimodalLM, PreTrainedConfig
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from transformers.models.auto.modeling_auto import MODEL_FOR_MULTIMODAL_LM_MAPPING_NAMES
 
+from core.model.skeleton import without_timm
 from tests.core.tiny_architectures import SIZES, SPECIAL, WINDOW, randomize, small_config
 from tests.coverage.multimodal_processors import build_parts, save_parts, save_tokenizer, token_ids
 
@@ -162,8 +163,12 @@ def make_model(name: str, folder: Path) -> None:
         for part in _parts(config):
             if key in _own_names(part):
                 setattr(part, key, number)
-    model = AutoModelForMultimodalLM.from_config(config, dtype=torch.float32)
+    with without_timm():
+        model = AutoModelForMultimodalLM.from_config(config, dtype=torch.float32)
     randomize(model)
+    for module in model.modules():
+        if type(module).__name__ == "TimmWrapperModel" and next(module.parameters(), None) is None:
+            module.timm_model = torch.nn.Linear(IMAGE, IMAGE)  # its weights are copied
     model.to(torch.bfloat16).save_pretrained(folder)
     save_parts(parts, folder)
 
