@@ -7,8 +7,10 @@ are no modules that the readers of quantized models replace. Does not import tor
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable
-from typing import Final
+from collections.abc import Collection, Iterable, Mapping
+from typing import Any, Final
+
+from core.model.fused_experts import EXPERT
 
 ROUTER: Final = "routers stay in 16 bits, unless named"
 _LAST: Final[dict[str, str]] = {
@@ -38,6 +40,7 @@ _INSIDE: Final[dict[str, str]] = {
 _HEAD_GATE: Final = "gates and sinks of attention heads stay in 16 bits, unless named"
 _NORM: Final = "parts of a norm stay in 16 bits, unless named"
 _SHARED: Final = "shared experts in one tensor stay in 16 bits, since readers have no modules for them"
+PICTURES: Final = "experts for pictures stay in 16 bits, since text does not reach them"
 _UNUSED: Final = "the checkpoint has no down_proj for this expert"
 
 
@@ -52,10 +55,11 @@ class Reasons:
 
     Args:
         heads: number of attention heads; 0 if unknown.
+        experts: number of the experts for text, which are followed by those for pictures; 0 if all are for text.
     """
 
-    def __init__(self, heads: int) -> None:
-        self._heads = heads
+    def __init__(self, heads: int, experts: int = 0) -> None:
+        self._heads, self._experts = heads, experts
         self._known: dict[tuple[tuple[str, int], ...], list[str]] = {}
 
     def of_block(self, layers: Iterable[tuple[str, int]]) -> list[str]:
@@ -71,9 +75,25 @@ class Reasons:
             mixtures = {kind.partition(".experts.")[0] for kind in kinds if ".experts." in kind}
             unused = _unused_experts(kinds) if mixtures else {}
             found = self._known[key] = [
-                unused.get(kind) or _reason(kind, out_features, mixtures, self._heads) for kind, out_features in key
+                unused.get(kind) or self._pictures(kind) or _reason(kind, out_features, mixtures, self._heads)
+                for kind, out_features in key
             ]
         return found
+
+    def _pictures(self, kind: str) -> str:
+        match = EXPERT.search(kind) if self._experts else None
+        return PICTURES if match is not None and int(match[1]) >= self._experts else ""
+
+
+def text_experts(text: Mapping[str, Any]) -> int:
+    """Return the number of the experts for text of a model that has others for pictures (ERNIE VL); 0 for others.
+
+    Args:
+        text: config of the language model.
+    """
+    sizes, counts = text.get("moe_intermediate_size"), text.get("moe_num_experts")
+    count = counts[0] if isinstance(counts, list) and counts else counts
+    return count if isinstance(sizes, list) and len(sizes) == 2 and type(count) is int else 0
 
 
 def kept_names(names: Iterable[str]) -> frozenset[str]:

@@ -346,7 +346,10 @@ def build_tree(config: dict[str, Any], tensors: Mapping[str, TensorInfo]) -> Mod
         )
         or odd
         or odd_experts
-        or uneven_experts.find(((item.name, item.out_features, item.in_features) for item in linears), text)
+        or uneven_experts.find(
+            ((item.name, item.out_features, item.in_features) for item in linears if item.kept != kept_layers.PICTURES),
+            text,
+        )
         or _no_embedding(embedding, head, outside)
         or _too_many(main),
         left_out=tuple(sorted(adapters)),
@@ -546,7 +549,7 @@ def _linears(
     blocks = sorted(stack.members)
     layout, odd = layout_of(model_type, text, (info for block in blocks for info in stack.members[block]))
     heads = text.get("num_attention_heads")
-    reasons = kept_layers.Reasons(heads if type(heads) is int else 0)
+    reasons = kept_layers.Reasons(heads if type(heads) is int else 0, kept_layers.text_experts(text))
     found = []
     for block in blocks:
         start = f"{stack.prefix}.{block}."

@@ -36,6 +36,7 @@ from tests.coverage.measure import (
     measure_chain,
     measure_chat,
     one_line,
+    read_by_auto_round,
     refusal,
     rows,
     step,
@@ -88,6 +89,7 @@ def measure_multimodal(name: str, folder: Path) -> MultimodalRow:
         step(row, "copies", lambda: _compare_tensors(row, source, output))
         step(row, "files", lambda: _compare_files(row, source, output))
         step(row, "chat", lambda: measure_chat(row, source, output, model))
+        step(row, "reader", lambda: _read_back(row, output))
     row.verdict = FAILED if row.problems else VERIFIED
     row.reason = "; ".join(row.problems)
     return row
@@ -124,7 +126,6 @@ def _measure_output(row: MultimodalRow, source: Path, output: Path, model: Any) 
     other = dequantized(output, output.parent / "plain", transformers.AutoModelForMultimodalLM)
     tokens = rows(source)
     expected = logits(other, tokens)
-    row.layers, row.reader = len(open_checkpoint(output).schemes), "transformers"
     row.divergence = divergence(logits(model, tokens), expected)
     apart = difference(logits(found, tokens), expected)
     if not apart <= CHAIN:
@@ -137,6 +138,11 @@ def _measure_output(row: MultimodalRow, source: Path, output: Path, model: Any) 
             row.problems.append(f"with a picture, the logits differ by {row.picture:.2g}")
         if difference(_picture_logits(model, inputs), expected) == 0:
             row.problems.append("with a picture, the logits are those of the source")
+
+
+def _read_back(row: MultimodalRow, output: Path) -> None:
+    expected = logits(load_model(str(output), "cpu", "float32").model, rows(output))
+    read_by_auto_round(row, output, expected, transformers.AutoModelForMultimodalLM)
 
 
 def _inputs(model: Any, source: Path) -> dict[str, Any] | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -37,13 +38,13 @@ class PeerRow:
     divergence: float | None = None
 
 
-def quantize_by_peer(name: str, folder: Path) -> PeerRow:
+def quantize_by_peer(name: str, folder: Path, make: Callable[[str, Path], None] = make_model) -> PeerRow:
     """Build the model `name` in `folder`, which must be empty, and quantize it with auto-round.
 
     auto-round replaces classes of transformers for the rest of the process, so another one must read the output.
     """
     source, output = folder / "source", folder / "output"
-    make_model(name, source)
+    make(name, source)
     row = PeerRow()
     try:
         try:
@@ -66,7 +67,7 @@ def quantize_by_peer(name: str, folder: Path) -> PeerRow:
     return row
 
 
-def read_by_peer(row: PeerRow, folder: Path) -> PeerRow:
+def read_by_peer(row: PeerRow, folder: Path, factory: Any = transformers.AutoModelForCausalLM) -> PeerRow:
     """Return the result for the output that `quantize_by_peer` wrote: its logits, read by transformers."""
     if row.verdict != "written":
         return row
@@ -74,9 +75,9 @@ def read_by_peer(row: PeerRow, folder: Path) -> PeerRow:
     tokens = rows(source)
     written = next(path.parent for path in sorted((folder / "output").rglob("config.json")))
     # before its output is read, which replaces classes as well
-    expected = _logits(source, tokens)
+    expected = _logits(source, tokens, factory)
     try:
-        row.divergence = divergence(expected, _logits(written, tokens))
+        row.divergence = divergence(expected, _logits(written, tokens, factory))
     except Exception as error:  # noqa: BLE001 - as above
         row.verdict, row.reason = "not read", _one_line(error)
         return row
@@ -108,8 +109,8 @@ def _quantize(source: Path, output: Path) -> None:
     rounder.quantize_and_save(str(output), format="auto_round")
 
 
-def _logits(folder: Path, tokens: torch.Tensor) -> torch.Tensor:
-    load: Any = transformers.AutoModelForCausalLM.from_pretrained
+def _logits(folder: Path, tokens: torch.Tensor, factory: Any) -> torch.Tensor:
+    load = factory.from_pretrained
     with torch.no_grad():
         found: torch.Tensor = load(folder, dtype=torch.float32, device_map="cpu").eval()(tokens, use_cache=False).logits
     return found.float()
