@@ -40,6 +40,7 @@ _INSIDE: Final[dict[str, str]] = {
 _HEAD_GATE: Final = "gates and sinks of attention heads stay in 16 bits, unless named"
 _NORM: Final = "parts of a norm stay in 16 bits, unless named"
 _SHARED: Final = "shared experts in one tensor stay in 16 bits, since readers have no modules for them"
+CROSS: Final = "blocks that attend to pictures stay in 16 bits, since text does not reach them"
 PICTURES: Final = "experts for pictures stay in 16 bits, since text does not reach them"
 _UNUSED: Final = "the checkpoint has no down_proj for this expert"
 
@@ -72,6 +73,8 @@ class Reasons:
         found = self._known.get(key)
         if found is None:
             kinds = {kind for kind, _ in key}
+            if any(kind.startswith("cross_attn.") for kind in kinds):
+                return self._known.setdefault(key, [CROSS] * len(key))
             mixtures = {kind.partition(".experts.")[0] for kind in kinds if ".experts." in kind}
             unused = _unused_experts(kinds) if mixtures else {}
             found = self._known[key] = [

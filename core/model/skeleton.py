@@ -28,6 +28,7 @@ from core.errors import UnsupportedModel, translated
 from core.model.folder import check_architecture, read_config
 from core.model.headers import TensorInfo, short
 from core.model.separate_experts import ExpertJoin
+from core.model.skipped_blocks import run_all_blocks
 from core.model.slices import ParameterSlice, RowNumbers, joined, whole
 from core.model.sources import ParameterSource, by_parameter, find_sources
 from core.model.tokenizer import readable
@@ -436,6 +437,7 @@ def build_skeleton(tree: ModelTree, store: TensorStore) -> Skeleton:
         raise UnsupportedModel(f"{error}.", "The config and the weights belong to different models.") from error
     skeleton = Skeleton(model, _stack_of(model, tree, found), tree, store, sources, shapes)
     _towers_last(skeleton)
+    run_all_blocks(model)
     return skeleton
 
 

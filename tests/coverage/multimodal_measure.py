@@ -97,11 +97,19 @@ def measure_multimodal(name: str, folder: Path) -> MultimodalRow:
 
 def language_model(folder: Path) -> Any:
     """Return transformers' own model of a folder, in float32."""
-    config = transformers.AutoConfig.from_pretrained(folder)
-    part = getattr(config, "thinker_config", None)  # the class of Qwen's Omni models cannot be run as a whole
-    load: Any = transformers.AutoModelForMultimodalLM.from_pretrained
     with without_timm():
-        return load(folder, config=part or config, dtype=torch.float32).eval()
+        return LanguageModel.from_pretrained(folder, dtype=torch.float32).eval()
+
+
+class LanguageModel:
+    """The auto class for the language model of a folder: in Qwen's Omni models the thinker, which alone can be run."""
+
+    @staticmethod
+    def from_pretrained(folder: Path, **options: Any) -> Any:
+        """Return transformers' model; the options are those of `from_pretrained` of transformers."""
+        config = transformers.AutoConfig.from_pretrained(folder)
+        load: Any = transformers.AutoModelForMultimodalLM.from_pretrained
+        return load(folder, config=getattr(config, "thinker_config", config), **options)
 
 
 def _quantize(source: Path, output: Path) -> None:
@@ -123,7 +131,7 @@ def _measure_output(row: MultimodalRow, source: Path, output: Path, model: Any) 
             if not row.weights <= ROUNDING:
                 row.problems.append(f"{name} of the output differs from the source by {row.weights:.2g}")
                 return
-    other = dequantized(output, output.parent / "plain", transformers.AutoModelForMultimodalLM)
+    other = dequantized(output, output.parent / "plain", LanguageModel)
     tokens = rows(source)
     expected = logits(other, tokens)
     row.divergence = divergence(logits(model, tokens), expected)

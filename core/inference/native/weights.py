@@ -138,7 +138,9 @@ def _norm(source: _Source, path: str, spec: ModelSpec) -> Tensor:
 def _rope_tables(skeleton: Skeleton, spec: ModelSpec, context: int) -> tuple[dict[str, RopeTable], ...]:
     """Return the RoPE tables of the model's own rotary module; two sets for LongRoPE, for short and for long texts."""
     names = {block.rope for block in spec.blocks if block.rope is not None}
-    module: Any = next(part for name, part in skeleton.model.named_modules() if name.endswith("rotary_emb"))
+    beside = f"{skeleton.stack.rpartition('.')[0]}."  # towers can have one, too
+    modules = {name: part for name, part in skeleton.model.named_modules() if name.endswith("rotary_emb")}
+    module: Any = modules[next((name for name in modules if name.startswith(beside)), next(iter(modules)))]
     config = skeleton.model.config.get_text_config(decoder=True)
     own = int(config.max_position_embeddings)
     if module.rope_type == "dynamic" and context > own:
