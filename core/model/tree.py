@@ -305,20 +305,15 @@ def build_tree(config: dict[str, Any], tensors: Mapping[str, TensorInfo]) -> Mod
     ends = [info for info in outside if not is_aside(info.name)]
     embedding, head = find_ends(ends, main.prefix if main else "", text.get("vocab_size"))
     tied = head is None
-    towers = (
-        find_towers(
-            config,
-            tensors.values(),
-            prefix=main.prefix if main else "",
-            embedding=embedding.name.removesuffix(_WEIGHT) if embedding else "",
-            head=head.name.removesuffix(_WEIGHT) if head else "",
-            blocks=len(main.members),
-            others=[stack.prefix for stack in stacks if stack is not main],
+    paths = [info.name.removesuffix(_WEIGHT) if info else "" for info in (embedding, head)]
+    towers: tuple[Tower, ...] = ()
+    if main:
+        beside = [stack.prefix for stack in stacks if stack is not main]
+        size = len(main.members)
+        towers = find_towers(
+            config, tensors.values(), prefix=main.prefix, embedding=paths[0], head=paths[1], blocks=size, others=beside
         )
-        if main
-        else ()
-    )
-    root = text_root(main.prefix, embedding.name.removesuffix(_WEIGHT) if embedding else "") if main else ""
+    root = text_root(main.prefix, paths[0]) if main else ""
     others = [stack.prefix for stack in stacks if stack is not main and _is_beside(stack.prefix, root, towers)]
     config = corrections.corrected(config, tensors, tied if main and embedding else None)
     transposed, odd = _orientation(main, tensors) if main else (False, "")
@@ -333,8 +328,8 @@ def build_tree(config: dict[str, Any], tensors: Mapping[str, TensorInfo]) -> Mod
         blocks=len(main.members) if main else 0,
         linears=tuple(linears),
         tensors=tensors,
-        embedding=embedding.name.removesuffix(_WEIGHT) if embedding else "",
-        lm_head=head.name.removesuffix(_WEIGHT) if head else None,
+        embedding=paths[0],
+        lm_head=paths[1] if head else None,
         tied=tied,
         refusal=unmerged
         or refusals.find(
@@ -346,15 +341,17 @@ def build_tree(config: dict[str, Any], tensors: Mapping[str, TensorInfo]) -> Mod
         )
         or odd
         or odd_experts
-        or uneven_experts.find(
-            ((item.name, item.out_features, item.in_features) for item in linears if item.kept != kept_layers.PICTURES),
-            text,
-        )
+        or uneven_experts.find(_matrices_of_text(linears), text)
         or _no_embedding(embedding, head, outside)
         or _too_many(main),
         left_out=tuple(sorted(adapters)),
         towers=towers,
     )
+
+
+def _matrices_of_text(linears: Iterable[Linear]) -> Iterable[uneven_experts.Matrix]:
+    kept = kept_layers.PICTURES
+    return ((item.name, item.out_features, item.in_features) for item in linears if item.kept != kept)
 
 
 def read_tensors(folder: Path, config: Mapping[str, Any]) -> dict[str, TensorInfo]:
