@@ -13,6 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from core.api.chats import open_chat
+from core.cli import main
 from core.control import never
 from core.errors import BadInput, UnsupportedModel
 from core.events import Event, Log
@@ -244,3 +245,17 @@ def test_the_reason_for_text_only_is_reported_once(folder: Path, monkeypatch: py
     ]
     with pytest.raises(BadInput, match="needs torchvision"):
         talk.reply([user("What?", picture(40, 40))], GREEDY)
+
+
+@pytest.mark.slow
+def test_a_quantized_model_answers_as_its_dequantized_weights(tmp_path: Path) -> None:
+    source, output = save_vision_model("qwen3_vl", tmp_path / "source"), tmp_path / "output"
+    options = ["--recipe", "rtn", "--group-size", "32", "--device", "cpu", "--samples", "2", "--seqlen", "32"]
+    assert main(["quantize", str(source), "--output", str(output), *options]) == 0
+    talk = load(str(output), "cpu", context=200)
+    assert talk.reads == ("text", "pictures")
+    original = loader.load_model(str(output), "cpu", dtype=talk.loaded.dtype).model  # type: ignore[attr-defined]
+    messages = [user("What is it?", picture(40, 64))]
+    expected = of_transformers(original, talk, messages).sequences[0]
+    start = len(talk.prompts.write(messages).ids)
+    assert answered(talk, messages)[1] == expected[start : start + TOKENS - 1].tolist()
