@@ -27,6 +27,7 @@ _EXCEPTIONS: Final = {
     "reformer": TEXT,  # in the mapping of masked models, but released as a causal language model
     "xlnet": ENCODER,  # permutation language model: its attention is not causal
     "fuyu": MULTIMODAL,  # image patches enter through a linear layer, without a tower
+    "moshi": TEXT,  # the decoder of a model that speaks, without its codec
 }
 
 

@@ -72,8 +72,10 @@ def measured(name: str, folder: Path) -> dict[str, Any]:
 def theirs(name: str, folder: Path) -> dict[str, Any]:
     """Return auto-round's result for a model as a dict; a second process reads what the first has written."""
     written = in_child(_quantized_by_peer, (name, folder), folder)
-    if written["verdict"] == "failed":
-        return {**written, "verdict": "crash"}
+    if written["verdict"] in ("failed", "crash"):
+        reason = written["reason"].replace(f"{folder}/", "")
+        needs = any(word in reason for word in ("orchvision", "Can't load image processor"))
+        return {**written, "verdict": "crash", "reason": "needs torchvision" if needs else reason}
     return in_child(_read_by_peer, (written, folder), folder)
 
 

@@ -86,6 +86,8 @@ SETTINGS: Final[dict[str, dict[str, Any]]] = {
             "text_config": {"shared_expert_intermediate_size": 64, "vocab_size": 320, "num_hidden_layers": 2},
         }
     },
+    "fast_vlm": {"vision_config": {"hidden_size": IMAGE}},
+    "perception_lm": {"vision_config": {"model_args": {"embed_dim": IMAGE}}},
     "gemma4": {"vision_config": {"position_embedding_size": 128}, "audio_config": {}},
     "gemma4_unified": {"vision_config": {"position_embedding_size": 128}, "audio_config": {}},
     "diffusion_gemma": {"vision_config": {"position_embedding_size": 128}},

@@ -50,8 +50,8 @@ further tokens are copied. **Verified** means, for a tiny random model with 4 bi
 
 {totals}
 
-The last column is the result of auto-round 0.16.1 for the same model, in 8 bits and without tuning; its output is read
-in another process.
+The last column is the result of auto-round 0.16.1 for the same model, in 8 bits and without tuning, for some families;
+its output is read by transformers in another process. Here auto-round needs torchvision for the processors of several families.
 
 | model type | class | result | picture | read back by | auto-round |
 |---|---|---|---|---|---|
@@ -107,7 +107,8 @@ def with_multimodal(page: str, rows: Mapping[str, Mapping[str, Any]]) -> str:
     totals = (
         f"Of {len(made)} classes that transformers can build here, {counts[VERIFIED]} are verified, {pictures} of them "
         f"with a picture, {counts[REFUSED]} are refused and {len(made) - counts[VERIFIED] - counts[REFUSED]} fail. "
-        f"auto-round: {', '.join(f'{number} {verdict}' for verdict, number in peers.most_common() if verdict)}."
+        f"auto-round, where it was run: "
+        f"{', '.join(f'{number} {verdict}' for verdict, number in peers.most_common() if verdict)}."
     )
     head = _MULTIMODAL.format(version=transformers.__version__, chain=CHAIN, totals=totals)
     section = (
