@@ -51,7 +51,8 @@ further tokens are copied. **Verified** means, for a tiny random model with 4 bi
 {totals}
 
 The last column is the result of auto-round 0.16.1 for the same model, in 8 bits and without tuning, for some families;
-its output is read by transformers in another process. Here auto-round needs torchvision for the processors of several families.
+its output is read by transformers in another process. Here auto-round needs torchvision for the processors of several
+families.
 
 | model type | class | result | picture | read back by | auto-round |
 |---|---|---|---|---|---|
