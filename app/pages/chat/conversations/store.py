@@ -5,15 +5,14 @@ Changes are written after a short delay, the newest state only. Depends on QtCor
 
 from __future__ import annotations
 
-import contextlib
 import logging
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any, Final, TypeVar
 
-from PySide6.QtCore import QObject, Qt, QTimer, Signal
+from PySide6.QtCore import QObject, QTimer, Signal
 
+from app.pages.chat.background import BackgroundWork
 from app.pages.chat.conversations.conversation import Conversation
 from app.pages.chat.conversations.files import ConversationFiles, ConversationListing, ConversationSummary, summary_of
 from app.pages.chat.conversations.json_format import to_json
@@ -41,12 +40,11 @@ class ConversationStore(QObject):
     opened = Signal(object)
     renamed = Signal(str, str)
     failed = Signal(object)
-    _done = Signal(object)
 
     def __init__(self, store: ConversationFiles | None = None, parent: QObject | None = None) -> None:
         super().__init__(parent)
         self._store = store or ConversationFiles()
-        self._worker = ThreadPoolExecutor(1, thread_name_prefix="conversations")
+        self._background = BackgroundWork(1, "conversations", self)
         self._listing = ConversationListing()
         self._conversation: Conversation | None = None
         self._deleted: ConversationSummary | None = None
@@ -54,7 +52,6 @@ class ConversationStore(QObject):
         self._said = self._wanted = ""
         self._later = QTimer(self, singleShot=True, interval=SAVE_MS)
         self._later.timeout.connect(self.flush)
-        self._done.connect(self._call_back, Qt.ConnectionType.QueuedConnection)
 
     @property
     def listing(self) -> ConversationListing:
@@ -155,7 +152,7 @@ class ConversationStore(QObject):
     def wait(self) -> None:
         """Wait until everything is written."""
         self.flush()
-        self._worker.submit(lambda: None).result()
+        self._background.wait()
 
     def _listed(self, listing: ConversationListing) -> None:
         # changes made since the listing began are newer
@@ -183,21 +180,7 @@ class ConversationStore(QObject):
         then: Callable[[Any], object],
         failed: Callable[[BitwrightError], object] | None = None,
     ) -> None:
-        def finished(future: Future[Any]) -> None:
-            with contextlib.suppress(RuntimeError):  # the window is closed; the file was written
-                self._done.emit((future, then, failed or self._tell))
-
-        self._worker.submit(work).add_done_callback(finished)
-
-    def _call_back(self, done: tuple[Future[Any], Callable[[Any], object], Callable[[BitwrightError], object]]) -> None:
-        future, then, failed = done
-        error = future.exception()
-        if error is None:
-            then(future.result())
-        elif not isinstance(error, BitwrightError):
-            raise error
-        else:
-            failed(error)
+        self._background.start(work, then, failed or self._tell)
 
     def _tell(self, error: BitwrightError) -> None:
         if error.message != self._said:  # a full disk is reported once, not with every write

@@ -10,14 +10,14 @@ import os
 import shutil
 from collections import OrderedDict
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
-from PySide6.QtCore import QMimeData, QObject, QSize, Qt, QUrl, Signal
+from PySide6.QtCore import QMimeData, QObject, QSize, QUrl, Signal
 from PySide6.QtGui import QGuiApplication, QImage
 
+from app.pages.chat.background import BackgroundWork
 from app.pages.chat.conversations.picture_files import PictureFiles, display_name
 from app.pages.chat.pictures.decoding import PASTED, PREVIEW, Preview, decode, load_picture, png_of
 from core.errors import BadInput, BitwrightError, OutputProblem
@@ -41,15 +41,13 @@ class PictureLibrary(QObject):
     ready = Signal(str)
     failed = Signal(object)
     told = Signal(str)
-    _done = Signal(object)
 
     def __init__(self, files: PictureFiles | None = None, parent: QObject | None = None) -> None:
         super().__init__(parent)
         self._files = files or PictureFiles()
-        self._workers = ThreadPoolExecutor(2, thread_name_prefix="pictures")
+        self._background = BackgroundWork(2, "pictures", self)
         self._previews: OrderedDict[str, Preview] = OrderedDict()
         self._wanted: set[str] = set()
-        self._done.connect(self._call_back, Qt.ConnectionType.QueuedConnection)
 
     def attach(
         self, source: PictureSource, then: Callable[[str], object], failed: Callable[[BitwrightError], object]
@@ -99,8 +97,7 @@ class PictureLibrary(QObject):
 
     def wait(self) -> None:
         """Wait until everything that was started is done; the results are delivered by the event loop."""
-        self._workers.shutdown()
-        self._workers = ThreadPoolExecutor(2, thread_name_prefix="pictures")
+        self._background.wait()
 
     def _keep(self, path: str, preview: Preview) -> None:
         self._wanted.discard(path)
@@ -118,21 +115,7 @@ class PictureLibrary(QObject):
         then: Callable[[Any], object],
         failed: Callable[[BitwrightError], object] | None = None,
     ) -> None:
-        def finished(future: Future[Any]) -> None:
-            with contextlib.suppress(RuntimeError):  # the window is closed
-                self._done.emit((future, then, failed or self.failed.emit))
-
-        self._workers.submit(work).add_done_callback(finished)
-
-    def _call_back(self, done: tuple[Future[Any], Callable[[Any], object], Callable[[BitwrightError], object]]) -> None:
-        future, then, failed = done
-        error = future.exception()
-        if error is None:
-            then(future.result())
-        elif isinstance(error, BitwrightError):
-            failed(error)
-        else:
-            raise error
+        self._background.start(work, then, failed or self.failed.emit)
 
 
 def _attached(source: PictureSource, files: PictureFiles) -> tuple[str, Preview]:
