@@ -57,7 +57,7 @@ def picture_rows(
     """
     count = max(1, len(text) // SHARE)
     pairs = read_pairs(path, 2 * count, seed)
-    processor = load_processor(folder, tokenizer)
+    processor, template = load_processor(folder, tokenizer), ChatTemplate(tokenizer)
     rows: list[PictureRow] = []
     problems: list[str] = []
     for pair in pairs:
@@ -65,7 +65,7 @@ def picture_rows(
         if len(rows) == count:
             break
         try:
-            rows.append(_row(pair, processor, tokenizer, text[len(rows)]))
+            rows.append(_row(pair, processor, template, text[len(rows)]))
         except BitwrightError as error:
             problems.append(error.message)
     if not rows:
@@ -76,13 +76,13 @@ def picture_rows(
     return rows
 
 
-def _row(pair: PicturePair, processor: PictureProcessor, tokenizer: Any, text: Tensor) -> PictureRow:
+def _row(pair: PicturePair, processor: PictureProcessor, template: ChatTemplate, text: Tensor) -> PictureRow:
     """Return the sample of one pair.
 
     Raises:
         BadInput, CorruptFile: a picture cannot be opened, or does not fit into a sample.
     """
-    found = processor.inputs(_prompt(pair, processor, tokenizer), [str(path) for path in pair.pictures])
+    found = processor.inputs(_prompt(pair, processor, template), [str(path) for path in pair.pictures])
     length, size = len(found.ids), len(text)
     if length > size:
         raise BadInput(
@@ -93,7 +93,7 @@ def _row(pair: PicturePair, processor: PictureProcessor, tokenizer: Any, text: T
     return PictureRow(torch.cat([ids, text[None, : size - length]], dim=1), found.sized(size))
 
 
-def _prompt(pair: PicturePair, processor: PictureProcessor, tokenizer: Any) -> str:
+def _prompt(pair: PicturePair, processor: PictureProcessor, template: ChatTemplate) -> str:
     """Return the text of a conversation, with a mark for each picture before the first question."""
     first = next(number for number, (role, _) in enumerate(pair.messages) if role == "user")
     sources = [str(path) for path in pair.pictures]
@@ -101,7 +101,6 @@ def _prompt(pair: PicturePair, processor: PictureProcessor, tokenizer: Any) -> s
         {"role": role, "content": text, **({"pictures": sources} if number == first else {})}
         for number, (role, text) in enumerate(pair.messages)
     ]
-    template = ChatTemplate(tokenizer)
     if template.text:
         return template.render(messages, {"add_generation_prompt": False}, picture_mark=processor.mark)
     return processor.mark * len(sources) + "\n".join(text for _, text in pair.messages)
