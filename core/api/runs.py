@@ -62,6 +62,7 @@ def quantize(
     Bad input is raised by the call itself. The run starts with the first `next()`; closing the iterator stops it.
 
     Args:
+        model: Hub id, folder, `.gguf` file, or `demo`.
         recipe: Name of a recipe (one of `core.recipes.NAMES`), path of a recipe file, or a `Recipe`.
         bits, group_size, sym: Scheme of all layers that the map does not name; 4, 128 and symmetric by default.
         iters, lr, minmax_lr, samples, seqlen, batch_size, accumulate, learn_integers, end_to_end: Replace the values
@@ -82,8 +83,7 @@ def quantize(
     """
     given: dict[str, Any] = {**locals(), "memory": limit_of(memory)}
     del given["inline"], given["should_stop"]
-    spec = from_options(**given)
-    return _events(run_job(spec, inline=inline, should_stop=should_stop))
+    return _events(run_job(from_options(**given), inline=inline, should_stop=should_stop))
 
 
 def run_job(
