@@ -1,16 +1,18 @@
 """Training of a small vision-language model that reads drawn digits, and its accuracy before and after quantization.
 
-Run manually; on one core the training takes about fifteen minutes, and each measured row one to three:
+Run manually; on two cores the training takes about fifteen minutes, and each measured row one to three:
 
     python3 packaging/bootstrap.py exec --extra test python -m tests.benchmarks.vision_model train WORK
     python3 packaging/bootstrap.py exec --extra test python -m tests.benchmarks.vision_model measure WORK
 
-`train` writes WORK/digits (Qwen3-VL with M-RoPE and DeepStack, 18 M weights), which answers "Which digits are these?"
-about pictures of 32 x 32 pixels with two digits, and WORK/pairs, pictures with captions for calibration. It is trained
-on these pictures and on the bundled calibration text. `measure` quantizes it to several numbers of bits in groups of
-64, by rounding, tuned with text alone, and with text and pairs, and prints the share of 400 unseen pictures of which
-both digits are right, with its standard error, by transformers in float32. With --chat, some pictures are asked one by
-one in the chat of Bitwright as well. Outputs that exist in WORK are not quantized again.
+`train` writes WORK/digits (Qwen3-VL with M-RoPE and DeepStack, 8 M weights), which answers "Which digits are these?"
+about pictures of 32 x 32 pixels with two digits, and WORK/pairs, pictures with captions for calibration. As in the
+training of larger models, the vision tower is trained first, here to classify the digits, and then the whole model, on
+questions about pictures and on the bundled calibration text. All of it is in float32: on CPUs without bfloat16
+products, a step with autocast takes over ten times as long. `measure` quantizes the model to several numbers of bits in
+groups of 64, by rounding, tuned with text alone, and with text and pairs, and prints the share of 1,000 unseen pictures
+of which both digits are right, with its standard error, by transformers in float32. With --chat, some pictures are
+asked one by one in the chat of Bitwright as well. Outputs that exist in WORK are not quantized again.
 """
 
 from __future__ import annotations
@@ -23,12 +25,12 @@ import math
 import random
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Final
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from core.calibration.text import BUILTIN, documents
 from core.events import Result, ignore_event
@@ -41,7 +43,7 @@ from tests.benchmarks.small_models import train_tokenizer, training_rows
 
 SIDE, QUESTION = 32, "Which digits are these?"
 BATCH, WARM_UP = 48, 30
-UNSEEN, CHATS = 400, 60
+PICTURES, UNSEEN, CHATS = 12_000, 1000, 60
 SPECIAL: Final = (
     "<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>",
 )  # fmt: skip
@@ -106,27 +108,80 @@ class Examples:
     """
 
     def __init__(self, folder: Path) -> None:
+        from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
+
         self.tokenizer = load_tokenizer(folder)
-        self._processor = load_processor(folder, self.tokenizer)
+        processor = load_processor(folder, self.tokenizer)
         question = [{"role": "user", "content": QUESTION, "pictures": ["picture"]}]
-        self._question = ChatTemplate(self.tokenizer).render(question, picture_mark=self._processor.mark)
+        text = ChatTemplate(self.tokenizer).render(question, picture_mark=processor.mark)
+        stream = io.BytesIO()
+        draw(0)[0].save(stream, "PNG")
+        source = f"data:image/png;base64,{base64.b64encode(stream.getvalue()).decode()}"
+        self._made = {answered: processor.inputs(text + answered, [source]) for answered in ("", "00<|im_end|>\n")}
+        self._digits = torch.tensor([self.tokenizer.convert_tokens_to_ids(str(digit)) for digit in range(10)])
+        self._patches = Qwen2VLImageProcessorPil.from_pretrained(folder)
 
-    def inputs(self, seeds: range, answered: bool) -> tuple[dict[str, Tensor], list[str]]:
-        """Return the inputs for pictures, all of one length, and the answers, which the inputs have if `answered`."""
-        made, answers = [], []
-        for seed in seeds:
-            picture, answer = draw(seed)
-            answers.append(answer)
-            text = self._question + (f"{answer}<|im_end|>\n" if answered else "")
-            stream = io.BytesIO()
-            picture.save(stream, "PNG")
-            source = f"data:image/png;base64,{base64.b64encode(stream.getvalue()).decode()}"
-            found = self._processor.inputs(text, [source])
-            made.append({"input_ids": torch.tensor([found.ids]), **found.arguments})
-        return {key: torch.cat([one[key] for one in made]) for key in made[0]}, answers
+    def pixels(self, seeds: range) -> tuple[Tensor, Tensor]:
+        """Return the patches of pictures, [pictures, patches, values], and their digits, [pictures, 2]."""
+        pictures, answers = zip(*map(draw, seeds), strict=True)
+        values = self._patches(list(pictures), return_tensors="pt")["pixel_values"]
+        digits = torch.tensor([[int(digit) for digit in answer] for answer in answers])
+        return values.reshape(len(seeds), -1, values.shape[-1]), digits
+
+    def inputs(self, pixels: Tensor, digits: Tensor | None = None) -> dict[str, Tensor]:
+        """Return the inputs of the model for the patches of pictures, with the answers if `digits` are given."""
+        count = len(pixels)
+        made = self._made["" if digits is None else "00<|im_end|>\n"]
+        ids = torch.tensor([made.ids]).repeat(count, 1)
+        if digits is not None:
+            ids[:, -4:-2] = self._digits[digits]
+        same = {name: value.repeat(count, 1) for name, value in made.arguments.items() if name != "pixel_values"}
+        return {"input_ids": ids, **same, "pixel_values": pixels.flatten(0, 1)}
 
 
-def train(work: Path, steps: int, rate: float) -> None:
+def rate_at(step: int, steps: int, rate: float) -> float:
+    """Return the learning rate of a step: linear warm-up, then a cosine to a tenth of `rate`."""
+    return rate * min(1.0, (step + 1) / WARM_UP) * (0.55 + 0.45 * math.cos(math.pi * step / steps))
+
+
+def steps_of(parameters: list[nn.Parameter], steps: int, rate: float, loss_of: Callable[[], Tensor], name: str) -> None:
+    """Take AdamW steps on the loss, and print every 25th."""
+    optimizer = torch.optim.AdamW(parameters, lr=rate, betas=(0.9, 0.95), weight_decay=0.05, fused=True)
+    started = time.monotonic()
+    mean = 0.0
+    for step in range(steps):
+        optimizer.param_groups[0]["lr"] = rate_at(step, steps, rate)
+        loss = loss_of()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(parameters, 1.0)
+        optimizer.step()
+        optimizer.zero_grad()
+        mean += loss.item() / 25
+        if step % 25 == 24:
+            row = {"stage": name, "step": step + 1, "loss": round(mean, 4), "seconds": time.monotonic() - started}
+            print(json.dumps(row), flush=True)
+            mean = 0.0
+
+
+def train_tower(tower: Any, pixels: Tensor, digits: Tensor, grid: Tensor, steps: int, rate: float) -> None:
+    """Train the vision tower to classify the two digits from all its features, by linear heads that are dropped."""
+    torch.manual_seed(1)
+    with torch.no_grad():
+        found = tower(pixels[0], grid_thw=grid)
+        width = found.pooler_output.numel() * (1 + len(found.deepstack_features))
+    heads = nn.Linear(width, 20)
+
+    def loss_of() -> Tensor:
+        chosen = torch.randint(len(pixels), (4 * BATCH,))
+        found = tower(pixels[chosen].flatten(0, 1), grid_thw=grid.repeat(len(chosen), 1))
+        features = [found.pooler_output, *found.deepstack_features]
+        scores = heads(torch.cat([one.reshape(len(chosen), -1) for one in features], dim=1))
+        return nn.functional.cross_entropy(scores.reshape(-1, 10), digits[chosen].flatten())
+
+    steps_of([*tower.parameters(), *heads.parameters()], steps, rate, loss_of, "tower")
+
+
+def train(work: Path, tower_steps: int, steps: int, rate: float) -> None:
     """Train the model and write it to WORK/digits, and pairs for calibration to WORK/pairs."""
     from transformers import Qwen3VLForConditionalGeneration
 
@@ -143,35 +198,29 @@ def train(work: Path, steps: int, rate: float) -> None:
     model.config.save_pretrained(folder)
     (folder / "preprocessor_config.json").write_text(json.dumps(PROCESSOR), encoding="utf-8")
     examples = Examples(folder)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=rate, betas=(0.9, 0.95), weight_decay=0.05, fused=True)
-    started = time.monotonic()
+    pixels, digits = examples.pixels(range(1_000_000, 1_000_000 + PICTURES))
     model.train()
-    for step in range(steps):
-        share = min(1.0, (step + 1) / WARM_UP) * (0.55 + 0.45 * math.cos(math.pi * step / steps))
-        optimizer.param_groups[0]["lr"] = rate * share
-        first = 1_000_000 + step * BATCH
-        inputs, _ = examples.inputs(range(first, first + BATCH), answered=True)
-        labels = inputs["input_ids"].clone()
-        labels[:, :-4] = -100  # the answer: two digits and the end of the turn
+    grid = examples.inputs(pixels[:1])["image_grid_thw"]
+    train_tower(model.model.visual, pixels, digits, grid, tower_steps, rate)
+
+    def loss_of() -> Tensor:
+        chosen = torch.randint(len(pixels), (BATCH,))
+        inputs = examples.inputs(pixels[chosen], digits[chosen])
+        scores = model(**inputs, use_cache=False, logits_to_keep=5).logits[:, :-1]
+        answer = inputs["input_ids"][:, -4:]  # two digits and the end of the turn
         text = rows[torch.randint(len(rows), (1,))]
-        with torch.autocast("cpu", torch.bfloat16):
-            loss = model(**inputs, labels=labels, use_cache=False).loss
-            further = model(input_ids=text, labels=text, use_cache=False).loss
-        (loss + 0.1 * further).backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        optimizer.zero_grad()
-        if step % 25 == 24:
-            row = {"step": step + 1, "loss": loss.item(), "text": further.item(), "seconds": time.monotonic() - started}
-            print(json.dumps(row), flush=True)
+        further = model(input_ids=text, labels=text, use_cache=False).loss
+        return nn.functional.cross_entropy(scores.flatten(0, 1), answer.flatten()) + 0.1 * further
+
+    steps_of(list(model.parameters()), steps, rate, loss_of, "model")
     model.bfloat16().save_pretrained(folder)
     pairs = work / "pairs"
     pairs.mkdir(exist_ok=True)
     with (pairs / "metadata.jsonl").open("w", encoding="utf-8") as stream:
         for seed in range(500_000, 500_128):
-            picture, answer = draw(seed)
+            picture, drawn = draw(seed)
             picture.save(pairs / f"{seed}.png")
-            line = {"file_name": f"{seed}.png", "question": QUESTION, "answer": answer}
+            line = {"file_name": f"{seed}.png", "question": QUESTION, "answer": drawn}
             stream.write(json.dumps(line) + "\n")
 
 
@@ -180,14 +229,17 @@ def accuracy(model: Any, examples: Examples) -> float:
     """Return the share of unseen pictures of which the model reads both digits."""
     right = 0
     for first in range(0, UNSEEN, 50):
-        inputs, answers = examples.inputs(range(first, first + 50), answered=False)
+        pixels, digits = examples.pixels(range(first, first + 50))
+        inputs = examples.inputs(pixels)
         for _ in range(2):
             scores = model(**inputs, use_cache=False).logits[:, -1]
             inputs["input_ids"] = torch.cat([inputs["input_ids"], scores.argmax(-1)[:, None]], dim=1)
             kinds = inputs["mm_token_type_ids"]
             inputs["mm_token_type_ids"] = torch.cat([kinds, torch.zeros_like(kinds[:, :1])], dim=1)
         found = examples.tokenizer.batch_decode(inputs["input_ids"][:, -2:])
-        right += sum(one.strip() == answer for one, answer in zip(found, answers, strict=True))
+        right += sum(
+            one.strip() == "".join(map(str, answer)) for one, answer in zip(found, digits.tolist(), strict=True)
+        )
     return right / UNSEEN
 
 
@@ -223,13 +275,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("action", choices=("train", "measure"))
     parser.add_argument("work", type=Path)
-    parser.add_argument("--steps", type=int, default=700)
+    parser.add_argument("--tower-steps", type=int, default=300)
+    parser.add_argument("--steps", type=int, default=400)
     parser.add_argument("--lr", type=float, default=1e-3)
     parser.add_argument("--bits", type=int, nargs="+", default=[4, 3, 2])
     parser.add_argument("--chat", action="store_true")
     options = parser.parse_args()
     if options.action == "train":
-        train(options.work, options.steps, options.lr)
+        train(options.work, options.tower_steps, options.steps, options.lr)
         return
     examples = Examples(options.work / "digits")
     for name, folder in outputs(options.work, options.bits):
