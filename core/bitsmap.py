@@ -21,8 +21,10 @@ from core.files import read_json, write_json
 from core.schemes import UNTOUCHED, LayerScheme
 
 _SCHEME_KEYS = {"bits", "group_size", "sym"}
-_DEFAULT, _STAYS = 0, -1
+_DEFAULT, _STAYS, _TOWERS = 0, -1, -2
 """Origins of a scheme other than the number of a rule."""
+TOWER_BITS = (4, 8, UNTOUCHED)
+"""Bits that a layer of a tower can have: with fewer, rounding without calibration would be coarse."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -123,14 +125,25 @@ class Assignment:
 
 @dataclass(frozen=True)
 class BitsMap:
-    """A bits map: default scheme, ordered rules, and layers set by hand."""
+    """A bits map: default scheme, ordered rules, and layers set by hand.
+
+    Attributes:
+        towers: bits of the linear layers of vision and audio towers and projectors, to which default and rules do not
+            apply; UNTOUCHED to copy them.
+    """
 
     default: LayerScheme = field(default_factory=LayerScheme)
     rules: tuple[Rule, ...] = ()
     layers: Sequence[Rule] = ()
+    towers: int = UNTOUCHED
     version: int = 1
 
     def __post_init__(self) -> None:
+        if type(self.towers) is not int or self.towers not in TOWER_BITS:
+            raise BadInput(
+                f"The layers of towers can have 4 or 8 bits, not {self.towers!r}.",
+                "Choose 8 or 4 bits, or 16 bits, which copies the towers.",
+            )
         if not isinstance(self.layers, LayerOverrides):
             object.__setattr__(self, "layers", LayerOverrides({rule.match: rule.keys for rule in self.layers}))
 
@@ -152,6 +165,11 @@ class BitsMap:
     def resolve(self, name: str, *, exact_only: bool = False) -> Assignment:
         """Return the scheme of a layer; with `exact_only` (lm_head, routers) rules and default do not apply."""
         return self._assignment(self.by_hand.get(name) or (_STAYS if exact_only else self.winner(name)))
+
+    def resolve_tower(self, name: str) -> Assignment:
+        """Return the scheme of a layer of a tower."""
+        stays = self.towers == UNTOUCHED
+        return self._assignment(self.by_hand.get(name) or (_STAYS if stays else _TOWERS))
 
     def resolve_all(self, names: Sequence[str]) -> list[Assignment]:
         """Resolve many layers; layers with the same source share one `Assignment`."""
@@ -205,6 +223,8 @@ class BitsMap:
             return Assignment(reason.apply(self.default), "by hand")
         if reason == _STAYS:
             return Assignment(replace(self.default, bits=UNTOUCHED), "embeddings and lm_head stay, unless named")
+        if reason == _TOWERS:
+            return Assignment(replace(self.default, bits=self.towers), "bits of towers")
         if reason == _DEFAULT:
             return Assignment(self.default, "default")
         rule = self.rules[reason - 1]
@@ -229,6 +249,7 @@ class BitsMap:
             "default": self.default.to_json(),
             "rules": [{"match": rule.match, **rule.overrides()} for rule in self.rules],
             "layers": {name: keys.overrides() for name, keys in self.by_hand.items()},
+            **({} if self.towers == UNTOUCHED else {"towers": self.towers}),
         }
 
     def save(self, path: Path) -> None:
@@ -301,7 +322,7 @@ def from_json(value: Any, default: LayerScheme | None = None) -> BitsMap:
         raise BadInput("The bits map is not a JSON object.", hint)
     if value.get("version") != 1:
         raise BadInput(f"The bits map has version {value.get('version')!r}; only version 1 is supported.", hint)
-    unknown = set(value) - {"version", "default", "rules", "layers"}
+    unknown = set(value) - {"version", "default", "rules", "layers", "towers"}
     if unknown:
         raise BadInput(f"The bits map has an unknown part: {', '.join(sorted(unknown))}.", hint)
     rules, layers = value.get("rules", []), value.get("layers", {})
@@ -312,6 +333,7 @@ def from_json(value: Any, default: LayerScheme | None = None) -> BitsMap:
         default=base.apply(default or LayerScheme()),
         rules=tuple(_rule(item) for item in rules),
         layers=_layers(layers),
+        towers=value.get("towers", UNTOUCHED),
     )
 
 

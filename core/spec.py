@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from core import bitsmap, recipes
-from core.bitsmap import BitsMap
+from core.bitsmap import BitsMap, Rule
 from core.errors import BadInput
 from core.files import expanded, read_json, write_json
 from core.formats.grids import named_mix
@@ -169,6 +169,7 @@ def from_options(
     group_size: int | None = None,
     sym: bool | None = None,
     bits_map: BitsMap | str | os.PathLike[str] | None = None,
+    tower_bits: int | None = None,
     calibration: str | os.PathLike[str] = "builtin",
     formats: Sequence[str] | None = None,
     device: str = "auto",
@@ -189,6 +190,7 @@ def from_options(
         recipe: name of a recipe, path of a recipe file, or a recipe.
         bits, group_size, sym: replace those of the default scheme of the bits map (4, 128, True) if not None.
         bits_map: a bits map, or the path of a JSON file.
+        tower_bits: replaces `towers` of the bits map if not None.
         formats: names of the output formats; None for `auto_round`, or for `gguf` with `like`.
         tuning: keys of `Recipe` that replace those of the recipe if not None: iters, lr, minmax_lr, samples, seqlen,
             batch_size, accumulate, learn_integers, end_to_end.
@@ -200,13 +202,13 @@ def from_options(
     layers = bits_map if isinstance(bits_map, BitsMap) else BitsMap()
     if isinstance(bits_map, str | os.PathLike):
         layers = bitsmap.load(Path(bits_map))
-    given: dict[str, Any] = {"bits": bits, "group_size": group_size, "sym": sym}
-    default = replace(layers.default, **{key: value for key, value in given.items() if value is not None})
+    default = replace(layers.default, **Rule("given", bits, group_size, sym).overrides())
+    towers = layers.towers if tower_bits is None else tower_bits
     return JobSpec(
         model=absolute(model),
         output=str(expanded(output).absolute()) if os.fspath(output) else "",
         recipe=_tuned_recipe(recipe, tuning),
-        bits_map=replace(layers, default=default),
+        bits_map=replace(layers, default=default, towers=towers),
         calibration=absolute(calibration),
         formats=(("gguf",) if like else ("auto_round",)) if formats is None else tuple(formats),
         device=device,

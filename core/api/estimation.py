@@ -37,6 +37,7 @@ def estimate(
     spec = from_options(model, options.pop("output", "unused"), **options)
     preflight.check_model(spec.model)
     source, tree = read_headers(spec.model, emit or ignore_event, should_stop)
+    preflight.check_towers(spec, tree)
     plans = plan_layers(tree, spec.bits_map, spec.formats, like=spec.like)
     device, load = machine.choose_all(spec.device)[0], 0.0
     if throughput is None:

@@ -89,16 +89,17 @@ def inspect(
     group_size: int | None = None,
     sym: bool | None = None,
     bits_map: BitsMap | PathLike | None = None,
+    tower_bits: int | None = None,
     format: str = "auto_round",
     emit: Emit | None = None,
     should_stop: ShouldStop = never,
 ) -> Inspection:
     """Return the layers of a model and the bits that each would get, from its config and tensor headers alone."""
-    spec = from_options(
-        model, "unused", bits=bits, group_size=group_size, sym=sym, bits_map=bits_map, formats=(format,)
-    )
+    scheme: dict[str, Any] = {"bits": bits, "group_size": group_size, "sym": sym}
+    spec = from_options(model, "unused", **scheme, bits_map=bits_map, tower_bits=tower_bits, formats=(format,))
     preflight.check_model(spec.model)
     source, tree = read_headers(spec.model, emit or ignore_event, should_stop)
+    preflight.check_towers(spec, tree)
     found = None if tree.refusal else plan_layers(tree, spec.bits_map, spec.formats)
     nothing = nothing_quantized(found) if found else None
     if nothing:

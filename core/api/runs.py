@@ -33,6 +33,7 @@ def quantize(
     group_size: int | None = None,
     sym: bool | None = None,
     bits_map: BitsMap | PathLike | None = None,
+    tower_bits: int | None = None,
     iters: int | None = None,
     lr: float | None = None,
     minmax_lr: float | None = None,
@@ -57,14 +58,12 @@ def quantize(
     inline: bool = False,
     should_stop: ShouldStop = never,
 ) -> Iterator[Event]:
-    """Quantize `model` into the new folder `output`.
-
-    Bad input is raised by the call itself. The run starts with the first `next()`; closing the iterator stops it.
+    """Quantize `model` into the new folder `output`, from the first `next()`; closing the iterator stops the run.
 
     Args:
-        model: Hub id, folder, `.gguf` file, or `demo`.
-        recipe: Name of a recipe (one of `core.recipes.NAMES`), path of a recipe file, or a `Recipe`.
+        recipe: Name of a recipe (`core.recipes.NAMES`), path of a recipe file, or a `Recipe`.
         bits, group_size, sym: Scheme of all layers that the map does not name; 4, 128 and symmetric by default.
+        tower_bits: 4 or 8 for the linear layers of vision and audio towers, which are copied otherwise.
         iters, lr, minmax_lr, samples, seqlen, batch_size, accumulate, learn_integers, end_to_end: Replace the values
             of the recipe; learn_integers and end_to_end only of one with the start gptq, lr of one that tunes integers.
         calibration: `builtin`, a Hub data set id, or a txt, jsonl or parquet file.
@@ -74,9 +73,10 @@ def quantize(
         like: A GGUF file of the model; the output is one with the same types, tokenizer and chat template.
         memory: Most bytes of memory, or a text such as `8GB`; decided from the free memory by default.
         inline: Run in this process, which imports torch and which a crash ends, instead of in a child process.
+        should_stop: Returns whether to stop; asked often, from the thread that iterates.
 
     Yields:
-        Events as they happen. `Done` is the last; its `report` has the figures of the run.
+        Events; `Done` is the last, and its `report` has the figures of the run.
 
     Raises:
         BitwrightError: The input is bad, or the run failed (its `Failed` event was the last); `Cancelled` after a stop.

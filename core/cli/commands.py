@@ -88,6 +88,13 @@ Map = Annotated[
     Path | None,
     typer.Option("--bits-map", help="JSON file with bits and group size for each layer; see `bitwright plan`."),
 ]
+TowerBits = Annotated[
+    int | None,
+    typer.Option(
+        help="Bits of the linear layers of vision and audio towers: 4 or 8, rounded without calibration, for the "
+        "format auto_round only; default: 16, which copies the towers.",
+    ),
+]
 Iters = Annotated[
     int | None,
     typer.Option(
@@ -223,6 +230,7 @@ def _run_options(
     group_size: GroupSize = None,
     sym: Symmetric = None,
     bits_map: Map = None,
+    tower_bits: TowerBits = None,
     iters: Iters = None,
     lr: LearningRate = None,
     minmax_lr: MinMaxLearningRate = None,
@@ -334,11 +342,13 @@ def inspect(
     group_size: GroupSize = None,
     sym: Symmetric = None,
     bits_map: Map = None,
+    tower_bits: TowerBits = None,
     format: FormatName = "auto_round",
     json: Json = False,
 ) -> int:
     """List the layers of MODEL with the bits that each would be quantized to."""
     options = {"bits": bits, "group_size": group_size, "sym": sym, "bits_map": bits_map, "format": format}
+    options["tower_bits"] = tower_bits
     return _run(json, lambda terminal: actions.inspect(terminal, model, options))
 
 

@@ -19,14 +19,14 @@ from core.formats.dense_store import DenseStore
 from core.formats.gguf.mixes import tuned_as
 from core.formats.gguf.types import linear_type, other_type
 from core.formats.grids import plan_layers
-from core.formats.names import AWQ, FORMATS, GPTQ, PLAIN, is_gguf, mix_of
+from core.formats.names import AUTO_ROUND, AWQ, FORMATS, GPTQ, PLAIN, is_gguf, mix_of
 from core.formats.plain import CODES, DIGITS, PlainCheckpoint, plan_plain
 from core.formats.registry import plan
 from core.formats.stored import Checkpoint, FormatPlan
 from core.model.fused_experts import EXPERT
 from core.model.headers import TensorInfo
 from core.model.plans import LayerPlan
-from core.model.tree import ModelTree, build_tree
+from core.model.tree import HEAD, TOWER, ModelTree, build_tree
 from core.model.weights import TensorStore
 from core.schemes import UNTOUCHED, LayerScheme
 
@@ -299,7 +299,8 @@ def _integer_targets(subject: Subject, name: str) -> _Targets:
         if scheme is None:
             continue
         plain = tuned_as(scheme.type) if scheme.type else scheme
-        if not plain.type and not (linear.block < 0 and name in AWQ):
+        unread = name in AWQ if linear.block == HEAD else linear.block == TOWER and name not in AUTO_ROUND
+        if not plain.type and not unread:
             found.schemes[linear.name] = plain
         elif linear.block < 0:
             found.dense.append(linear.name)
@@ -326,7 +327,10 @@ def _gguf_targets(subject: Subject, name: str) -> _Targets:
             "hold consecutive inputs.",
             "Choose auto_gptq, floating-point numbers, or a GGUF type by name, such as gguf:q8_0.",
         )
+    towers = {linear.name for linear in subject.tree.of_block(TOWER)}
     for linear_name, scheme in subject.schemes.items():
+        if linear_name in towers:
+            continue
         found.schemes[linear_name] = scheme
         if not linear_type(scheme):
             found.schemes[linear_name] = tuned_as("q8_0")

@@ -23,8 +23,9 @@ from core.formats.grids import plan_layers
 from core.home import home
 from core.model.folder import check_folder, only_gguf
 from core.model.plans import nothing_quantized
-from core.model.tree import LayerPlan, ModelTree
+from core.model.tree import TOWER, LayerPlan, ModelTree
 from core.model_id import DEMO, looks_like_path
+from core.schemes import UNTOUCHED
 from core.spec import JobSpec
 from core.wording import human
 
@@ -98,13 +99,21 @@ def check_output(output: Path) -> None:
         ) from error
 
 
+def check_towers(spec: JobSpec, tree: ModelTree) -> None:
+    """Raise BadInput if a job has bits for towers, and the model has no tower with linear layers."""
+    if spec.bits_map.towers != UNTOUCHED and not tree.of_block(TOWER):
+        raise BadInput("This model has no tower with linear layers.", "Omit --tower-bits.")
+
+
 def check_room(spec: JobSpec, tree: ModelTree) -> None:
     """Check the disk space and the memory limit.
 
     Raises:
         DiskFull: the volume of the output, or of the files of the run, has too little free space.
-        BadInput: no layer is quantized, or the run cannot stay below the memory limit of the job.
+        BadInput: no layer is quantized, or the run cannot stay below the memory limit of the job; or as
+            `check_towers`.
     """
+    check_towers(spec, tree)
     plans = plan_layers(tree, spec.bits_map, spec.formats, like=spec.like)
     nothing = nothing_quantized(plans)
     if nothing:

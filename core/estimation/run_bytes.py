@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from itertools import takewhile
 
 from core.model.fused_experts import EXPERT
-from core.model.tree import LayerPlan, ModelTree
+from core.model.tree import HEAD, LayerPlan, ModelTree
 from core.recipes import Recipe
 
 _MB = 1_000_000
@@ -68,7 +68,7 @@ def scoring_bytes(tree: ModelTree, plans: Sequence[LayerPlan]) -> Range:
     logits = min(CHUNK_BYTES, 4 * 512 * embedding.shape[0])
     # Layers outside the blocks come last, so the plans of the blocks (there may be 20,000) need not be visited.
     outside = takewhile(lambda plan: plan.linear.block < 0, reversed(plans))
-    head = any(plan.scheme.quantized for plan in outside)
+    head = any(plan.scheme.quantized and plan.linear.block == HEAD for plan in outside)
     low, high = _HEAD[0] * weights, _HEAD[1] * weights + _LOGITS * logits
     if head:
         low, high = max(low, _HEAD_ROUNDED[0] * weights), max(high, _HEAD_ROUNDED[1] * weights)

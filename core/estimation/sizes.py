@@ -15,6 +15,7 @@ from core.formats.gguf.types import linear_type, other_type, type_bytes
 from core.formats.grids import plan_layers
 from core.formats.names import is_gguf, mix_of
 from core.model.plans import LayerPlan, grouped
+from core.model.towers import tower_of
 from core.model.tree import ModelTree
 from core.schemes import LayerScheme
 from core.wording import human
@@ -128,13 +129,18 @@ def larger_than_source(source_bytes: int, tree: ModelTree, total: int, format_na
 
 
 def _grown(tree: ModelTree, format_name: str) -> int:
-    """Return the bytes by which a format changes the size of the tensors that are not quantized layers."""
+    """Return the bytes by which a format changes the size of the tensors that are not quantized layers.
+
+    GGUF files leave towers out.
+    """
     if not is_gguf(format_name):
         return 0
     linears = {tree.weight_of(linear) for linear in tree.linears}
     grown = 0
     for info in tree.tensors.values():
-        if info.name not in linears:
+        if tower_of(tree.towers, info.name) is not None:
+            grown -= info.nbytes
+        elif info.name not in linears:
             grown += type_bytes(other_type(format_name, tree, info), info.shape) - info.nbytes
         elif info.dtype not in ("F16", "BF16", "F32"):
             grown += 4 * info.numel - info.nbytes

@@ -41,8 +41,8 @@ def settings(layout: ConfigLayout, packing: Packing) -> dict[str, Any]:
     """Return the `quantization_config`.
 
     `extra_config` contains the differences from the global scheme under exact module names; the reader takes other
-    names for regular expressions, as those of MTP modules are. A quantized lm_head is outside the blocks and is
-    detected by its entry, which therefore has every key.
+    names for regular expressions, as those of MTP modules are. A quantized lm_head and quantized layers of towers are
+    outside the blocks and are detected by their entries, which therefore have every key.
     """
     default = layout.default
     extra: dict[str, dict[str, Any]] = {}
@@ -50,7 +50,7 @@ def settings(layout: ConfigLayout, packing: Packing) -> dict[str, Any]:
         difference = _difference(plan.scheme, default)
         if difference:
             extra[module] = difference
-    for module, plan in layout.head:
+    for module, plan in (*layout.head, *layout.in_towers):
         extra[module] = {**plan.scheme.to_json(), "data_type": "int"}
     extra |= {below(module): {"bits": UNTOUCHED, "data_type": "float"} for module in layout.further}
     config = {

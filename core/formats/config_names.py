@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 from core.errors import BadInput, UnsupportedModel
 from core.model.towers import Tower
-from core.model.tree import LayerPlan
+from core.model.tree import HEAD, TOWER, LayerPlan
 from core.schemes import LayerScheme
 
 ModuleName = Callable[[str], str]
@@ -30,7 +30,8 @@ class ConfigLayout:
         default: the scheme of most quantized linear layers.
         plans: (module name, plan) of all linear layers, in the order of the model.
         block_prefix: module that contains the numbered blocks, such as `model.layers`.
-        towers: modules that are copied, with names that no module with a quantized layer contains; see `tower_names`.
+        towers: modules that are copied as a whole, with names that no module with a quantized layer contains; see
+            `tower_names`.
         further: those of `towers` that predict further tokens (MTP). Engines load them as models with the config of the
             whole checkpoint, and would expect quantized weights without an entry.
     """
@@ -55,8 +56,13 @@ class ConfigLayout:
 
     @property
     def head(self) -> list[tuple[str, LayerPlan]]:
-        """The entries of quantized linear layers outside the blocks: the lm_head, or none."""
-        return [(module, plan) for module, plan in self.plans if plan.linear.block < 0 and plan.scheme.quantized]
+        """The entry of the lm_head if it is quantized."""
+        return [(module, plan) for module, plan in self.plans if plan.linear.block == HEAD and plan.scheme.quantized]
+
+    @property
+    def in_towers(self) -> list[tuple[str, LayerPlan]]:
+        """The entries of quantized linear layers in towers."""
+        return [(module, plan) for module, plan in self.plans if plan.linear.block == TOWER and plan.scheme.quantized]
 
     @property
     def schemes(self) -> set[LayerScheme]:
@@ -75,9 +81,12 @@ def config_layout(plans: Sequence[LayerPlan], module_name: ModuleName, towers: S
         UnsupportedModel: the block structure of the modules differs from that of the checkpoint.
     """
     named = tuple((module_name(plan.linear.name), plan) for plan in plans)
-    counts = Counter(plan.scheme for _, plan in named if plan.scheme.quantized)
+    counts = Counter(plan.scheme for _, plan in named if plan.scheme.quantized and plan.linear.block != TOWER)
     if not counts:
-        raise BadInput("No layer would be quantized: all stay in 16 bits.", "Choose 2, 3, 4 or 8 bits for some layers.")
+        raise BadInput(
+            "No layer of the language model would be quantized: all stay in 16 bits.",
+            "Choose 2, 3, 4 or 8 bits for some layers.",
+        )
     modules = [module for module, plan in named if plan.scheme.quantized]
     return ConfigLayout(
         counts.most_common(1)[0][0],

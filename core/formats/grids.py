@@ -17,7 +17,7 @@ from core.errors import BadInput
 from core.formats.gguf import mixes
 from core.formats.names import mix_of
 from core.model.plans import PlanCase, Plans
-from core.model.tree import Linear, ModelTree, resolve_schemes
+from core.model.tree import TOWER, Linear, ModelTree, resolve_schemes
 from core.schemes import UNTOUCHED, LayerScheme
 
 if TYPE_CHECKING:
@@ -106,6 +106,8 @@ def _typed(tree: ModelTree, plans: Plans, bits_map: BitsMap, mix: str) -> Plans:
 
 def _wanted(tree: ModelTree, linear: Linear, case: PlanCase, bits_map: BitsMap, mix: str, usual: str) -> str:
     """Return the block type that a linear layer should have, before its shape is checked; "" leaves it unchanged."""
+    if linear.block == TOWER:
+        return ""
     if linear.block < 0:
         if linear.name in bits_map.by_hand:
             if case.scheme.quantized:

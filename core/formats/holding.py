@@ -14,7 +14,7 @@ from core.formats.limits import limits
 from core.formats.names import is_gguf, mix_of
 from core.model.architectures.table import gguf_refusal
 from core.model.plans import LayerPlan, Plans, grouped
-from core.model.tree import ModelTree
+from core.model.tree import TOWER, ModelTree
 
 
 def problems(tree: ModelTree, plans: Iterable[LayerPlan], format_name: str) -> list[str]:
@@ -28,6 +28,11 @@ def problems(tree: ModelTree, plans: Iterable[LayerPlan], format_name: str) -> l
     if refusal:
         return [refusal]
     plans = grouped(tree, plans)
+    if any(tree.of_block(TOWER)):
+        towers = [item.linear.name for item in plans if item.linear.block == TOWER and item.scheme.quantized]
+        if towers:
+            others = f" and {len(towers) - 1} more" if len(towers) > 1 else ""
+            return [f"GGUF files leave towers out, so the bits of {towers[0]}{others} cannot be stored."]
     found: dict[str, set[int]] = {}
     for number, case in enumerate(plans.cases):
         if case.scheme.quantized and not linear_type(case.scheme):

@@ -10,9 +10,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from core.errors import BadInput
-from core.formats.names import AWQ
+from core.formats.names import AUTO_ROUND, AWQ
 from core.model.plans import LayerPlan, PlanCase, Plans, grouped
-from core.model.tree import Linear, ModelTree
+from core.model.tree import HEAD, TOWER, Linear, ModelTree
 from core.schemes import PACK_UNIT, LayerScheme
 
 _SHOWN = 3
@@ -50,6 +50,10 @@ def limits(name: str, tree: ModelTree, plans: Iterable[LayerPlan]) -> list[Limit
     reasons = [_of_case(name, case) for case in plans.cases]
     found = _collect(plans, reasons) if any(reasons) else []
     found += _without_weight(tree, plans)
+    in_towers = tuple(linear.name for linear in _outside(plans, TOWER))
+    if in_towers and name not in AUTO_ROUND:
+        hint = "Choose auto_round, or leave the towers in 16 bits."
+        found.append(Limit(f"Readers of {name} do not find quantized layers in towers", hint, in_towers))
     if name in AWQ:
         found += _of_awq(name, plans)
     return found
@@ -89,21 +93,21 @@ def _collect(plans: Plans, reasons: Sequence[tuple[str, str] | None]) -> list[Li
     return [Limit(*reason, tuple(names)) for reason, names in layers.items()]
 
 
-def _heads(plans: Plans) -> list[Linear]:
-    """Return the quantized layers outside the blocks, which are the last ones."""
+def _outside(plans: Plans, block: int) -> list[Linear]:
+    """Return the quantized layers outside the blocks with `block` HEAD or TOWER; those outside are the last ones."""
     found = []
     for place in reversed(range(len(plans))):
         plan = plans[place]
         if plan.linear.block >= 0:
             break
-        if plan.scheme.quantized:
+        if plan.scheme.quantized and plan.linear.block == block:
             found.append(plan.linear)
-    return found
+    return found[::-1]
 
 
 def _without_weight(tree: ModelTree, plans: Plans) -> list[Limit]:
     """Return a limit for quantized heads without a tensor in the checkpoint; a tied head uses that of the embedding."""
-    missing = tuple(linear.name for linear in _heads(plans) if tree.weight_of(linear) not in tree.tensors)
+    missing = tuple(linear.name for linear in _outside(plans, HEAD) if tree.weight_of(linear) not in tree.tensors)
     return [Limit("The checkpoint has no weight for a layer", _LEAVE, missing)] if missing else []
 
 
@@ -129,7 +133,7 @@ def _of_awq(name: str, plans: Plans) -> list[Limit]:
                 tuple(others),
             )
         )
-    heads = tuple(linear.name for linear in _heads(plans))
+    heads = tuple(linear.name for linear in _outside(plans, HEAD))
     if heads:
         found.append(Limit(f"{name} does not support a quantized head", f"Leave it in 16 bits, or {_OTHERS}", heads))
     return found

@@ -29,7 +29,8 @@ from core.inference.memory import memory_errors
 from core.model.headers import short
 from core.model.skeleton import Skeleton
 from core.model.slices import ParameterSlice, Rows
-from core.model.tree import Linear, ModelTree
+from core.model.towers import tower_of
+from core.model.tree import TOWER, Linear, ModelTree
 from core.model.weights import read_linear
 
 AGREEMENT = 0.05
@@ -41,13 +42,16 @@ _EXACT = frozenset({"dense", "portable"})
 def facts_of(checkpoint: Checkpoint, tree: ModelTree) -> list[LayerFacts]:
     """Return the facts by which backends are chosen for every quantized layer, in the checkpoint's order.
 
-    Reads no tensor larger than a layer's group indices.
+    Layers of towers are not included: they are dequantized when the tower is called. Reads no tensor larger than a
+    layer's group indices.
     """
     shapes = {linear.name: (linear.out_features, linear.in_features) for linear in tree.nameable}
     table = checkpoint.dense_table()
     act_order = frozenset(getattr(checkpoint, "act_order", ()))
     found = []
     for name, scheme in checkpoint.schemes.items():
+        if tower_of(tree.towers, name) is not None:
+            continue
         outputs, inputs = shapes.get(name) or table[checkpoint.weight_name(name)].shape
         found.append(LayerFacts(name, outputs, inputs, scheme, name in act_order))
     return found
@@ -115,7 +119,8 @@ def needed_bytes(checkpoint: Checkpoint, choice: BackendChoice | None, dtype: to
     table = checkpoint.dense_table()
     for name, scheme in checkpoint.schemes.items():
         outputs, inputs = table[checkpoint.weight_name(name)].shape
-        if choice is not None and dtype is not None and choice.candidates[name][0] == "dense":
+        # layers of towers have no candidates
+        if choice is not None and dtype is not None and choice.candidates.get(name, ("dense",))[0] == "dense":
             total += outputs * inputs * dtype.itemsize
         else:
             total += scheme.weight_bytes(inputs, outputs)
@@ -232,6 +237,8 @@ def find_places(skeleton: Skeleton, checkpoint: Checkpoint) -> LayerPlaces:
     quantized: set[str] = set()
     # Ordered by projection within a block, because `slices` is fast for layers of the same parameter.
     for linear in sorted(skeleton.tree.nameable, key=lambda linear: (linear.block, linear.kind.rpartition(".")[2])):
+        if linear.block == TOWER:
+            continue
         packed = linear.name in checkpoint.schemes
         if linear == skeleton.tree.tied_head:
             if packed:

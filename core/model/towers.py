@@ -50,6 +50,10 @@ class Tower:
     dtype: str
 
 
+KEPT: Final = "towers and projectors are copied, unless named"
+"""Reason why a linear layer of a tower stays in 16 bits."""
+_NO_LINEARS: Final = frozenset({"embed", "embedding", "embeddings", "embedder", "norm", "position", "pos", "codebook"})
+"""Words in the names of matrices of towers that are no linear layers."""
 TITLES: Final[Mapping[Kind, str]] = {
     "vision": "vision tower",
     "audio": "audio tower",
@@ -144,6 +148,20 @@ def find_towers(
 def tower_of(towers: Iterable[Tower], name: str) -> Tower | None:
     """Return the tower that has a tensor; None for tensors of the language model."""
     return next((tower for tower in towers if f"{name}.".startswith(f"{tower.prefix}.")), None)
+
+
+def matrices(towers: Iterable[Tower], tensors: Iterable[TensorInfo]) -> list[TensorInfo]:
+    """Return the weights of linear layers in vision and audio towers and in projectors, in the order of `tensors`.
+
+    Modules for multi-token prediction are not included: engines load them as models of their own.
+    """
+    usable = [tower for tower in towers if tower.kind in ("vision", "audio", "projector")]
+    return [
+        info
+        for info in (tensors if usable else ())
+        if len(info.shape) == 2 and info.name.endswith(".weight") and tower_of(usable, info.name) is not None
+        if not _NO_LINEARS & set(re.findall(r"[a-z]+", info.name.lower()))
+    ]
 
 
 def _place(

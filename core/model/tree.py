@@ -15,9 +15,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from core.bitsmap import Assignment, BitsMap
+from core.bitsmap import TOWER_BITS, Assignment, BitsMap
 from core.errors import BadInput
 from core.model import corrections, kept_layers, refusals, uneven_experts
+from core.model import towers as tower_parts
 from core.model.ends import find_ends, is_number
 from core.model.fused_experts import (
     EXPERT,
@@ -36,6 +37,8 @@ from core.model.towers import Tower, find_towers, is_aside, is_multimodal, text_
 from core.schemes import UNTOUCHED, LayerScheme
 
 _WEIGHT = ".weight"
+HEAD, TOWER = -1, -2
+"""`Linear.block` of the output head, and of a linear layer in a tower."""
 _NO_LINEARS = ("embed.weight", "norm.weight")
 _MAX_BLOCKS = 4096
 """Limit on the number of blocks. The deepest models have about 200; transformers takes a minute to build 20,000."""
@@ -48,7 +51,7 @@ class Linear:
     Attributes:
         name: as in the checkpoint, without `.weight`. Experts have the names `PREFIX.N.mlp.experts.E.gate_proj`,
             `up_proj` and `down_proj`, also if the checkpoint stores them under other names or in one tensor.
-        block: number of its decoder block; -1 for the lm_head.
+        block: number of its decoder block; HEAD for the lm_head, TOWER for a layer of a tower.
         kind: its name inside the block, such as `self_attn.q_proj`.
         in_features, out_features: of the layer, independent of the storage order of the weight.
         dtype: safetensors dtype code of the weight.
@@ -80,8 +83,8 @@ class ModelTree:
         config: the whole config, with the corrections of `core.model.corrections`.
         prefix: module path before the block number, such as `model.layers`; "" if no blocks were found.
         blocks: number of blocks.
-        linears: in the order of the blocks, and within a block in the order of the checkpoint; an untied lm_head is
-            last.
+        linears: in the order of the blocks, and within a block in the order of the checkpoint; then an untied lm_head,
+            and those of towers.
         tensors: all tensors of the checkpoint in its order, except those in `left_out`.
         embedding: name of the token embedding without `.weight`, or "".
         lm_head: name of the output head without `.weight`; None if the checkpoint has no tensor for it.
@@ -107,7 +110,7 @@ class ModelTree:
     towers: tuple[Tower, ...] = ()
 
     def of_block(self, block: int) -> tuple[Linear, ...]:
-        """Return the linear layers of one block; -1 for those outside the blocks."""
+        """Return the linear layers of one block, or those with the block HEAD or TOWER."""
         return self._by_block.get(block, ())
 
     def block_tensors(self, block: int) -> list[str]:
@@ -137,7 +140,7 @@ class ModelTree:
             return None
         name = "lm_head"
         return replace(
-            _linear(table, -1, name, self.tensors, False), name=name, has_bias=f"{name}.bias" in self.tensors
+            _linear(table, HEAD, name, self.tensors, False), name=name, has_bias=f"{name}.bias" in self.tensors
         )
 
     @cached_property
@@ -319,7 +322,10 @@ def build_tree(config: dict[str, Any], tensors: Mapping[str, TensorInfo]) -> Mod
     transposed, odd = _orientation(main, tensors) if main else (False, "")
     linears, odd_experts = _linears(main, tensors, transposed, text, config) if main else ([], "")
     if head is not None:
-        linears.append(_linear(head, -1, head.name.removesuffix(_WEIGHT), tensors, transposed=False))
+        linears.append(_linear(head, HEAD, head.name.removesuffix(_WEIGHT), tensors, transposed=False))
+    for info in tower_parts.matrices(towers, tensors.values()):
+        found = _linear(info, TOWER, info.name.removesuffix(_WEIGHT), tensors, transposed=False)
+        linears.append(replace(found, kept=tower_parts.KEPT))
     return ModelTree(
         architecture=refusals.architecture(config),
         model_type=str(text.get("model_type") or config.get("model_type") or ""),
@@ -337,7 +343,7 @@ def build_tree(config: dict[str, Any], tensors: Mapping[str, TensorInfo]) -> Mod
             tensors,
             prefixes=[main.prefix, *others] if main else [],
             numbers=sorted(main.members) if main else [],
-            weights=[linear.dtype for linear in linears],
+            weights=[linear.dtype for linear in linears if linear.block != TOWER],
         )
         or odd
         or odd_experts
@@ -351,7 +357,8 @@ def build_tree(config: dict[str, Any], tensors: Mapping[str, TensorInfo]) -> Mod
 
 def _matrices_of_text(linears: Iterable[Linear]) -> Iterable[uneven_experts.Matrix]:
     kept = kept_layers.PICTURES
-    return ((item.name, item.out_features, item.in_features) for item in linears if item.kept != kept)
+    of_text = (item for item in linears if item.block != TOWER and item.kept != kept)
+    return ((item.name, item.out_features, item.in_features) for item in of_text)
 
 
 def read_tensors(folder: Path, config: Mapping[str, Any]) -> dict[str, TensorInfo]:
@@ -417,7 +424,8 @@ def resolve_schemes(tree: ModelTree, bits_map: BitsMap, *, nameable: bool = Fals
     if tied is not None and not nameable and tied.name not in bits_map.by_hand:
         tied = None
     # Rules do not apply to the head and kept layers, so a rule that matches only these has no effect and is an error.
-    heads = [linear.name for linear in (*tree.of_block(-1), *([tied] if tied else []))]
+    others = (*tree.of_block(HEAD), *tree.of_block(TOWER), *([tied] if tied else []))
+    _refuse_tower_bits(tree, bits_map)
     by_hand = bits_map.by_hand
     missing = bits_map.unmatched(tree.ruled_linears, tree.only_by_name)
     if missing:
@@ -428,10 +436,14 @@ def resolve_schemes(tree: ModelTree, bits_map: BitsMap, *, nameable: bool = Fals
             "only if they are listed by name under layers.",
         )
     assigned = bits_map.resolve_all(tree.block_linears)
+    assigned += [
+        bits_map.resolve_tower(linear.name) if linear.block == TOWER else bits_map.resolve(linear.name, exact_only=True)
+        for linear in others
+    ]
     for place, assignment in tree.kept.items():
-        if tree.linears[place].name not in by_hand:
+        linear = tree.linears[place]
+        if linear.name not in by_hand and (linear.block != TOWER or bits_map.towers == UNTOUCHED):
             assigned[place] = assignment
-    assigned += [bits_map.resolve(name, exact_only=True) for name in heads]
     linears, weights = tree.linears, tree.weights
     if tied is not None:
         stored = tree.stored_bytes(tied)
@@ -443,6 +455,17 @@ def resolve_schemes(tree: ModelTree, bits_map: BitsMap, *, nameable: bool = Fals
     cases = [make_case(assignment, *weight) for (_, weight), assignment in examples.items()]
     numbers = {kind: number for number, kind in enumerate(examples)}
     return Plans(linears, cases, [numbers[kind] for kind in kinds])
+
+
+def _refuse_tower_bits(tree: ModelTree, bits_map: BitsMap) -> None:
+    for linear in tree.of_block(TOWER):
+        keys = bits_map.by_hand.get(linear.name)
+        bits = UNTOUCHED if keys is None else keys.apply(bits_map.default).bits
+        if bits not in TOWER_BITS:
+            raise BadInput(
+                f"{linear.name} is in a tower, whose layers can have 4 or 8 bits, not {bits}.",
+                "Choose 8 or 4 bits, or 16 bits, which copies the layer.",
+            )
 
 
 def _refuse_embedding(tree: ModelTree, bits_map: BitsMap) -> None:

@@ -32,7 +32,7 @@ from core.model.block_runner import BlockChain, LanguageCall, capture, embedding
 from core.model.context import ASSUMED, context_length
 from core.model.replaced import ReplacedStore
 from core.model.skeleton import build_skeleton
-from core.model.tree import build_tree
+from core.model.tree import HEAD, TOWER, build_tree
 from core.model.weights import TensorStore
 from core.quant import heldout
 from core.quant.activations import Activations
@@ -51,6 +51,7 @@ from core.quant.report import BlockFigures, PerplexityResult, make_report
 from core.quant.sample_activations import CarriedOutputs, ModelActivations, SampleActivations, Side
 from core.quant.start.groups import LayerErrors
 from core.quant.streamed_head import streamed_head
+from core.quant.tower_layers import round_tower_layer
 from core.quant.verify import VerificationResult, WrittenCheckpoint, check_answers, check_layers
 from core.spec import JobSpec
 from core.wording import human
@@ -109,6 +110,7 @@ def run(spec: JobSpec, job: Path, emit: Emit, control: Control) -> None:
                 Path(spec.save_imatrix), inputs, map_tensors(ready.tree), spec.calibration, *calibration.tokens.shape
             )
         head = _finish_head(running, entered.calibration[0])
+        _finish_towers(running)
         learned = _end_to_end(running, kept, head, entered) if kept else None
         entered.calibration.clear()  # frees the memory of the samples for the head
         unseen = entered.unseen.tokens
@@ -368,12 +370,23 @@ def _end_to_end(running: _Run, kept: list[KeptBlock], head: StoredLayer | None, 
 
 def _finish_head(running: _Run, activations: SampleActivations) -> StoredLayer | None:
     """Quantize and write the output head if the bits map names it; a tied head gets a copy of the embedding."""
-    for item in running.ready.quantized(-1):
+    for item in running.ready.quantized(HEAD):
         running.emit(Log("info", f"{item.linear.name}: {item.scheme.label()}, {item.why}"))
         layer = quantize_head(running.blocks, item, activations)
         running.output.write(layer)
         return layer
     return None
+
+
+def _finish_towers(running: _Run) -> None:
+    """Quantize and write the layers of towers that the bits map names."""
+    items = running.ready.quantized(TOWER)
+    if items:
+        found = "one layer of a tower is" if len(items) == 1 else f"{len(items)} layers of towers are"
+        running.emit(Log("info", f"{found} rounded to nearest with searched scales, without calibration"))
+    for item in items:
+        check_stop(running.control.should_stop)
+        running.output.write(round_tower_layer(running.blocks, item))
 
 
 def _block_done(running: _Run, block: int, outcome: TuningResult, seconds: float) -> None:

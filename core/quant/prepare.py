@@ -21,7 +21,7 @@ from core.calibration.pairs import read_pairs
 from core.control import ShouldStop
 from core.errors import BadInput, UnsupportedModel
 from core.estimation.memory_plan import check_limit, memory_needs, plan_memory
-from core.estimation.preflight import check_disk, check_output
+from core.estimation.preflight import check_disk, check_output, check_towers
 from core.estimation.sizes import larger_than_source
 from core.events import Emit, Log
 from core.formats.dequantized.source import read_source
@@ -116,7 +116,7 @@ class PreparedRun:
     importance: dict[str, Tensor]
 
     def quantized(self, block: int) -> list[LayerPlan]:
-        """Return the plans of the layers of a block (-1: outside the blocks) with fewer than 16 bits."""
+        """Return the plans of the layers of a block (or HEAD, TOWER) with fewer than 16 bits."""
         return [item for item in self.plans if item.linear.block == block and item.scheme.quantized]
 
 
@@ -147,6 +147,7 @@ def prepare(spec: JobSpec, job: Path, emit: Emit, should_stop: ShouldStop) -> Pr
     plans = within_float16(tree, wanted, store)
     _check_imatrix(spec, tree, plans)
     _check_pictures(spec, tree)
+    check_towers(spec, tree)
     _check_head(tree, plans, skeleton)
     _check_kinds(tree, plans, skeleton)
     about = (tree.config, skeleton.module_name, source.folder, source.label)

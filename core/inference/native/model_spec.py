@@ -21,7 +21,7 @@ from core.model.architectures.config import (
 )  # fmt: skip
 from core.model.architectures.rope import rope_types
 from core.model.architectures.table import NATIVE, Architecture
-from core.model.tree import ModelTree
+from core.model.tree import TOWER, ModelTree
 
 SILU, GELU_TANH, GELU = 0, 1, 2
 _ACTIVATIONS: Final = {
@@ -122,7 +122,8 @@ def refusal(config: Mapping[str, Any], tree: ModelTree) -> str:
     unknown = next((kind for kind in kinds if kind not in _ROPE_TYPES), None)
     if unknown is not None:
         return f"The native program does not support RoPE of the type {unknown!r}."
-    odd = next((linear for linear in tree.nameable if linear.in_features % _INPUT_STEP), None)
+    of_text = (linear for linear in tree.nameable if linear.block != TOWER)
+    odd = next((linear for linear in of_text if linear.in_features % _INPUT_STEP), None)
     if odd is not None:
         return (
             f"The native program does not support {odd.name}: {odd.in_features} inputs are not divisible by "
