@@ -1,13 +1,16 @@
 """Create the pictures of the user guide from the real window, with the demo model and a real run. Run manually:
 
-    python3 packaging/bootstrap.py exec python packaging/guide_pictures.py [FOLDER]
+    python3 packaging/bootstrap.py exec python packaging/guide_pictures.py [FOLDER] [--vision MODEL]
 
-Takes about ten minutes on two cores because the model is quantized. Needs no display (uses Qt's offscreen platform) and
-does not change the user's data: jobs and settings are stored in a temporary folder.
+With --vision, only the picture of a chat with pictures is taken; MODEL is the one that
+`python -m tests.benchmarks.vision_model train` writes, or an output of it. All others take about ten minutes on two
+cores because a model is quantized. Needs no display (uses Qt's offscreen platform) and does not change the user's data:
+jobs and settings are stored in a temporary folder.
 """
 
 from __future__ import annotations
 
+import argparse
 import os
 import sys
 import tempfile
@@ -169,6 +172,33 @@ def _two_models(window: MainWindow, chat: ChatPage, made: str, shoot: Shoot) -> 
     chat.show_mode(ONE)
 
 
+def vision_story(window: MainWindow, folder: Path, model: str) -> Iterator[Condition]:
+    """Take the picture of a chat about two pictures with digits."""
+    from tests.benchmarks.vision_model import QUESTION as ABOUT_DIGITS
+    from tests.benchmarks.vision_model import draw
+
+    yield lambda: window.context is not None and len(window.stack.pages) == 6
+    window.go("chat")
+    chat = window.stack.pages["chat"]
+    assert isinstance(chat, ChatPage)
+    chat.open_model(model)
+    answers: list[object] = []
+    session = chat.findChild(ChatSession)
+    assert session is not None
+    session.answered.connect(answers.append)
+    with tempfile.TemporaryDirectory() as made:
+        paths = [Path(made) / f"digits-{number}.png" for number in (1, 2)]
+        for seed, path in zip((7, 8), paths, strict=True):
+            draw(seed)[0].save(path)
+            asked = len(answers)
+            chat.send(ABOUT_DIGITS, (str(path),))
+            yield lambda before=asked: len(answers) > before  # type: ignore[misc]
+        settled = QElapsedTimer()
+        settled.start()
+        yield lambda: settled.hasExpired(SETTLE_MS)
+        window.grab().save(str(folder / "pictures.png"))
+
+
 def _paint_some_bits(window: MainWindow) -> None:
     """Set an example bits map: the first and last block in 8 bits, the up-projections in 3."""
     assert window.context is not None
@@ -231,7 +261,11 @@ class _StoryRunner:
 
 def main() -> int:
     """Take all pictures and return the exit code of the window."""
-    folder = Path(sys.argv[1]) if len(sys.argv) > 1 else PICTURES
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("folder", type=Path, nargs="?", default=PICTURES)
+    parser.add_argument("--vision", metavar="MODEL", default="")
+    options = parser.parse_args()
+    folder = options.folder
     folder.mkdir(parents=True, exist_ok=True)
     runners = []
 
@@ -239,7 +273,8 @@ def main() -> int:
         window = next(widget for widget in QApplication.topLevelWidgets() if isinstance(widget, MainWindow))
         window.theme.set_scheme("light")
         window.resize(*SIZE)
-        runners.append(_StoryRunner(story(window, folder)))
+        told = vision_story(window, folder, options.vision) if options.vision else story(window, folder)
+        runners.append(_StoryRunner(told))
 
     with tempfile.TemporaryDirectory(prefix="bitwright-pictures-") as home:
         os.environ["BITWRIGHT_HOME"] = home

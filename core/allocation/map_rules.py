@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from core.bitsmap import BitsMap, Rule
+from core.bitsmap import BitsMap, Rule, with_layers
 from core.errors import BadInput
-from core.model.tree import Linear, ModelTree
-from core.schemes import LayerScheme
+from core.model.tree import TOWER, Linear, ModelTree
+from core.schemes import UNTOUCHED, LayerScheme
 
 
 def add(bits_map: BitsMap, rule: Rule, at: int | None = None) -> BitsMap:
@@ -105,9 +105,18 @@ def compact(tree: ModelTree, bits_map: BitsMap) -> BitsMap:
     names = [*tree.ruled_linears, *(name for name in bits_map.by_hand if name in tree.only_by_name)]
     schemes = {name: bits_map.resolve(name).scheme for name in names}
     # a pattern that was picked early can be overridden by those that were picked after it
-    shortest = _without_idle(tree, from_schemes(tree, bits_map.default, schemes))
+    shortest = _without_idle(tree, replace(from_schemes(tree, bits_map.default, schemes), towers=bits_map.towers))
     kept = _without_idle(tree, bits_map)
     return min((kept, shortest), key=lambda found: len(found.rules) + len(found.layers))
+
+
+def name_towers(tree: ModelTree, bits_map: BitsMap) -> BitsMap:
+    """Return an equivalent map that names the layers of towers, if the map has bits for all of them."""
+    if bits_map.towers == UNTOUCHED:
+        return bits_map
+    others = [linear.name for linear in tree.of_block(TOWER) if linear.name not in bits_map.by_hand]
+    copied = replace(bits_map, towers=UNTOUCHED)
+    return with_layers(copied, others, bits=bits_map.towers, exact_only=others)
 
 
 def _without_idle(tree: ModelTree, bits_map: BitsMap) -> BitsMap:

@@ -250,3 +250,15 @@ def test_a_layer_that_is_set_twice_is_refused(tmp_path: Path) -> None:
     )
     with pytest.raises(CorruptFile, match="twice"):
         bitsmap.load(path)
+
+
+def test_the_bits_of_towers_are_in_the_file_only_if_there_are_any(tmp_path: Path) -> None:
+    BitsMap(towers=8).save(tmp_path / "map.json")
+    assert bitsmap.load(tmp_path / "map.json") == BitsMap(towers=8)
+    assert "towers" not in BitsMap().to_json()
+
+
+@pytest.mark.parametrize("bits", [2, 3, 5, "8", True, None])
+def test_towers_have_4_or_8_bits(bits: Any) -> None:
+    with pytest.raises(BadInput, match="The layers of towers can have 4 or 8 bits, not"):
+        bitsmap.from_json({"version": 1, "towers": bits})

@@ -11,8 +11,9 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from core.model.towers import TITLES, Tower
-from core.model.tree import ModelTree
+from app.shared.rule_words import counted
+from core.model.towers import TITLES, Tower, tower_of
+from core.model.tree import TOWER, ModelTree
 from core.wording import human
 
 OUTER_ROW = -1
@@ -39,10 +40,19 @@ class OuterModule:
 
 @dataclass(frozen=True)
 class CopiedPart:
-    """A part of a multimodal model that is not quantized: a title with its size, and a note."""
+    """A tower or projector of a multimodal model, or another part besides its language model.
+
+    Attributes:
+        title: kind and name.
+        nbytes: size in the source.
+        note: for a tooltip.
+        layers: its linear layers, which can have bits; the rest of it is copied.
+    """
 
     title: str
+    nbytes: int
     note: str
+    layers: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -99,7 +109,7 @@ class LayerGrid:
         many: all layers of the cells with more than one layer, by the index of the cell.
         bands: the columns of experts.
         template: the template that the grid was made from.
-        copied: the parts of the model that are copied unchanged.
+        copied: the parts of the model besides its language model.
     """
 
     kinds: tuple[str, ...]
@@ -204,7 +214,12 @@ def _laid_out(tree: ModelTree) -> GridTemplate:
     rows = max(tree.blocks, max(numbers, default=-1) + 1)
     layers: dict[str, list[int]] = {}
     outside, outer = [], _embedding(tree)
+    of_towers: dict[str, list[int]] = {}
     for layer, linear in enumerate(tree.nameable):
+        if linear.block == TOWER:
+            tower = tower_of(tree.towers, linear.name)
+            of_towers.setdefault(tower.prefix if tower is not None else "", []).append(layer)
+            continue
         if linear.block < 0:
             outside.append(layer)
             tied = layer >= len(tree.linears)
@@ -231,7 +246,7 @@ def _laid_out(tree: ModelTree) -> GridTemplate:
     }
     return GridTemplate(
         rows, tuple(_ordered(by_stem)), by_stem, layers, cells, tuple(outside), tuple(outer), len(tree.nameable),
-        tuple(_copied(tower) for tower in tree.towers),
+        tuple(_copied(tower, of_towers.get(tower.prefix, ())) for tower in tree.towers),
     )  # fmt: skip
 
 
@@ -321,12 +336,17 @@ def _sorted_in_place(names: Sequence[str], ranks: Mapping[str, int]) -> list[str
     return [next(ranked) if name in ranks else name for name in names]
 
 
-def _copied(tower: Tower) -> CopiedPart:
+def _copied(tower: Tower, layers: Sequence[int]) -> CopiedPart:
     size = human(tower.nbytes)
+    about = "It is copied unchanged."
+    if layers:
+        about = f"It is copied, unless you give its {counted(len(layers))} 8 or 4 bits: click it to select them."
     return CopiedPart(
-        f"{TITLES[tower.kind]}  {tower.prefix}  {size}, copied",
+        f"{TITLES[tower.kind]}  {tower.prefix}",
+        tower.nbytes,
         f"{tower.prefix}: {TITLES[tower.kind]}, {size} in {tower.tensors:,} tensors ({tower.dtype}).\n"
-        "It is copied unchanged. GGUF files do not contain it.",
+        f"{about} GGUF files do not contain it.",
+        tuple(layers),
     )
 
 

@@ -47,9 +47,11 @@ from app.widgets.segmented import Option, Segmented
 from app.widgets.view_stack import ViewStack
 from core import bitsmap
 from core.allocation.expert_rules import fold_experts
-from core.bitsmap import BitsMap
+from core.allocation.map_rules import name_towers
+from core.bitsmap import TOWER_BITS, BitsMap
 from core.errors import BitwrightError
 from core.estimation import sizes
+from core.model.tree import TOWER
 from core.schemes import BITS, UNTOUCHED
 from core.wording import figure
 
@@ -291,10 +293,14 @@ class LayersPage(QWidget):
             return
         every = self._sheet.linears
         linears = [every[layer] for layer in sorted(self.selection.layers)]
+        if keys.get("bits", UNTOUCHED) not in TOWER_BITS and any(linear.block == TOWER for linear in linears):
+            self.context.show_message(self.tr("Layers of towers can have 8 or 4 bits, or stay in 16."))
+            self._show_selection()
+            return
         draft = self.context.draft
         before = draft.choices.bits_map
         changed = bitsmap.with_layers(
-            before,
+            name_towers(self._sheet.tree, before),
             [linear.name for linear in linears],
             exact_only=[linear.name for linear in linears if linear.block < 0 or linear.kept],
             **keys,

@@ -13,7 +13,7 @@ from core.bitsmap import BitsMap, Rule
 from core.errors import BadInput
 from core.model.tree import resolve_schemes
 from core.schemes import LayerScheme
-from tests.core.paper_model import llama, mixture
+from tests.core.paper_model import llama, mixture, seeing
 
 TREE = llama(6, tied=False)
 NAMES = TREE.block_linears
@@ -180,3 +180,16 @@ def test_a_shorter_map_of_a_mixture_is_equivalent(rules: list[tuple[str, int]], 
         return [plan.scheme if plan.scheme.quantized else None for plan in resolve_schemes(MIXTURE, bits_map)]
 
     assert resolved(found) == resolved(given)
+
+
+def test_bits_of_towers_become_names_with_the_same_plans() -> None:
+    tree, whole = seeing(2), BitsMap(BASE, towers=8)
+    named = map_rules.name_towers(tree, whole)
+    assert (named.towers, len(named.layers)) == (16, 2)
+    assert [plan.scheme for plan in resolve_schemes(tree, named)] == [
+        plan.scheme for plan in resolve_schemes(tree, whole)
+    ]
+
+
+def test_a_shorter_map_keeps_the_bits_of_towers() -> None:
+    assert map_rules.compact(seeing(2), BitsMap(BASE, (A, A), towers=4)).towers == 4

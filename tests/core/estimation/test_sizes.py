@@ -17,6 +17,7 @@ from core.formats.names import AUTO_ROUND, GGUF, GPTQ
 from core.formats.registry import plan_packed
 from core.model.tree import ModelTree, resolve_schemes
 from core.schemes import BITS, LayerScheme
+from tests.core.paper_model import seeing
 from tests.core.tiny_model import save_model
 
 MAPS = {
@@ -117,3 +118,12 @@ def test_an_output_larger_than_its_source_gives_a_warning_and_a_remedy(tree: Mod
     assert words.startswith("The output will be larger than its source")
     assert "--format gguf:q4_k_m also quantizes the embedding" in words
     assert "gguf:" not in larger_than_source(total - 1, tree, total, "gguf:q8_0")
+
+
+def test_towers_count_in_safetensors_only() -> None:
+    tree = seeing(2)
+    plans = resolve_schemes(tree, BitsMap(LayerScheme(4, 64)))
+    towers = sum(tower.nbytes for tower in tree.towers)
+    text = sum(info.nbytes for info in tree.tensors.values()) - towers
+    assert output_size(tree, plans, "auto_round").kept > towers
+    assert output_size(tree, plans, "gguf").kept < text

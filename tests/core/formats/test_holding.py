@@ -9,7 +9,7 @@ from core.formats.grids import plan_layers
 from core.formats.holding import notes, problems
 from core.formats.names import FORMATS
 from core.schemes import LayerScheme
-from tests.core.paper_model import llama, mixture
+from tests.core.paper_model import llama, mixture, seeing
 
 TREE = llama(4)
 
@@ -63,3 +63,11 @@ def test_the_architecture_of_a_mixture_is_named_for_gguf() -> None:
     for name in ("gguf", "gguf:q4_k_m"):
         (found,) = problems(tree, plan_layers(tree, BitsMap(LayerScheme(4, 32)), (name,)), name)
         assert "this model is 'qwen3_moe'" in found
+
+
+def test_gguf_files_have_no_towers() -> None:
+    tree = seeing(2)
+    found = problems(tree, plan_layers(tree, BitsMap(LayerScheme(4, 64), towers=8), ("gguf",)), "gguf")
+    first = "model.vision_tower.encoder.layers.0.mlp.fc1"
+    assert found == [f"GGUF files leave towers out, so the bits of {first} and 1 more cannot be stored."]
+    assert problems(tree, plan_layers(tree, BitsMap(LayerScheme(4, 64)), ("gguf",)), "gguf") == []

@@ -18,7 +18,7 @@ from core.bitsmap import BitsMap, Rule
 from core.errors import BadInput
 from core.model.headers import TensorInfo, read_folder
 from core.model.tensor_part import TensorPart
-from core.model.tree import ModelTree, build_tree, resolve_schemes
+from core.model.tree import TOWER, ModelTree, build_tree, resolve_schemes
 from core.schemes import LayerScheme
 from tests.core import paper_model
 
@@ -488,3 +488,31 @@ def test_nameable_layers_include_a_tied_head() -> None:
     assert [linear.name for linear in tied().nameable] == [*tied().block_linears, "lm_head"]
     assert untied().nameable == untied().linears
     assert untied().tied_head is None
+
+
+SEEING = paper_model.seeing(2)
+IN_TOWERS = ["model.vision_tower.encoder.layers.0.mlp.fc1", "model.multi_modal_projector.linear"]
+
+
+def bits_in_towers(bits_map: BitsMap) -> list[int]:
+    return [plan.scheme.bits for plan in resolve_schemes(SEEING, bits_map) if plan.linear.block == TOWER]
+
+
+def test_linear_layers_of_towers_are_the_last_ones_and_stay_in_16_bits() -> None:
+    assert [linear.name for linear in SEEING.linears if linear.block == TOWER] == IN_TOWERS
+    assert [linear.name for linear in SEEING.linears][-2:] == IN_TOWERS
+    assert bits_in_towers(BitsMap(LayerScheme(4))) == [16, 16]
+
+
+def test_rules_do_not_apply_to_towers() -> None:
+    assert bits_in_towers(BitsMap(LayerScheme(4), (Rule("*", bits=8),))) == [16, 16]
+
+
+def test_bits_of_towers_do_not_apply_to_layers_set_by_hand() -> None:
+    by_hand = BitsMap(LayerScheme(2), layers=(Rule(IN_TOWERS[0], bits=16),), towers=8)
+    assert bits_in_towers(by_hand) == [16, 8]
+
+
+def test_a_layer_of_a_tower_has_4_or_8_bits() -> None:
+    with pytest.raises(BadInput, match=r"mlp\.fc1 is in a tower, whose layers can have 4 or 8 bits, not 3"):
+        resolve_schemes(SEEING, BitsMap(layers=(Rule(IN_TOWERS[0], bits=3),)))

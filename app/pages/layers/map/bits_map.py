@@ -254,6 +254,9 @@ class BitsMapView(QAbstractScrollArea):
             band = self._cells.grid.band_at(hit.column) if self._cells is not None else None
             columns = band.columns if band is not None else range(hit.column, hit.column + 1)
             self._cursor.press_columns(columns, extend=extend, toggle=toggle)
+        elif hit.part == "copied":
+            part = self._cells.grid.copied[hit.row] if self._cells is not None else None
+            self._cursor.press_layers(part.layers if part is not None else (), keep=extend or toggle)
         elif hit.part == "corner":
             self._cursor.press_all()
         else:

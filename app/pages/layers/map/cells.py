@@ -12,9 +12,10 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from app.pages.layers.budget.loss_increase import LayerSensitivity
-from app.pages.layers.layer_grid import NOTHING, OUTER_ROW, LayerGrid
+from app.pages.layers.layer_grid import NOTHING, OUTER_ROW, CopiedPart, LayerGrid
 from app.pages.layers.layer_sheet import LayerSheet, marked, summarize
 from core.formats.engines import EngineIssue
+from core.schemes import UNTOUCHED
 from core.wording import figure, human, short_figure
 
 _TOLD = 3
@@ -44,6 +45,18 @@ class MapCells:
         bits = self.sheet.bits.__getitem__
         found = {layer: Counter(map(bits, layers)) for layer, layers in self.folded.items()}
         return {layer: sorted(counts.items()) for layer, counts in found.items() if len(counts) > 1}
+
+    def part_title(self, part: CopiedPart) -> str:
+        """Return the title of a part besides the language model, with what happens to it."""
+        title = f"{part.title}  {human(part.nbytes)}"
+        bits = sorted({self.sheet.bits[layer] for layer in part.layers} - {UNTOUCHED})
+        if not bits:
+            return f"{title}, copied"
+        summary = summarize(self.sheet, part.layers)
+        if UNTOUCHED in summary.bits:
+            bits.append(UNTOUCHED)
+        after = human(part.nbytes - summary.before + summary.after)
+        return f"{title} \N{RIGHTWARDS ARROW} {after}, {' and '.join(map(str, bits))} bits"
 
     def bits(self, layer: int) -> int:
         """Return the most frequent number of bits of a cell."""

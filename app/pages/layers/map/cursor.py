@@ -5,7 +5,7 @@ Works on cells and layers, independent of pixels and Qt events.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 from app.pages.layers.layer_grid import NOTHING, OUTER_ROW, LayerGrid
 from app.pages.layers.selection import Selection
@@ -74,6 +74,14 @@ class MapCursor:
     def press_all(self) -> None:
         """Select every layer of the blocks, but none outside them."""
         self._selection.select(layer for layer, place in enumerate(self._grid.places) if place[0] != OUTER_ROW)
+
+    def press_layers(self, layers: Collection[int], *, keep: bool) -> None:
+        """Select layers without a cell of their own, or toggle them; the current cell stays."""
+        self._kept = None
+        if keep and layers:
+            self._selection.toggle(layers)
+        elif not keep:
+            self._selection.select(layers)
 
     def press_nothing(self, *, keep: bool) -> None:
         """Clear the selection unless a modifier keeps it."""

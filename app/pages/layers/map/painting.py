@@ -15,6 +15,7 @@ from PySide6.QtGui import QColor, QFont, QFontMetrics, QPainter, QPainterPath, Q
 from app.pages.layers.layer_grid import NOTHING, OUTER_ROW, Band
 from app.pages.layers.map.geometry import BOX
 from app.pages.layers.map.scene import Scene
+from core.schemes import UNTOUCHED
 
 _SMALLEST_TEXT: Final = 8
 _LARGEST_TEXT: Final = 13
@@ -112,16 +113,20 @@ def _paint_outer(painter: QPainter, scene: Scene) -> None:
 
 
 def _paint_copied(painter: QPainter, scene: Scene) -> None:
-    """Paint the parts that are not quantized as grey rows above the blocks."""
+    """Paint the parts besides the language model as rows above the blocks, grey if they are copied."""
     painter.setFont(scene.font)
     metrics, ground = QFontMetrics(scene.font), scene.palette.color(QPalette.ColorRole.Window)
     for number, part in enumerate(scene.grid.copied):
         rect = scene.geometry.copied_rect(number, scene.scroll, scene.view)
-        painter.fillRect(rect, ground)
-        painter.setPen(QPen(scene.theme.color("line"), 1))
+        given = next((layer for layer in part.layers if scene.cells.bits(layer) != UNTOUCHED), None)
+        painter.fillRect(rect, ground if given is None else QColor.fromRgba(scene.colors[given]))
+        chosen = bool(part.layers) and scene.selected.issuperset(part.layers)
+        painter.setPen(
+            QPen(scene.palette.color(QPalette.ColorRole.Highlight) if chosen else scene.theme.color("line"), 1)
+        )
         painter.drawRect(rect.adjusted(0, 0, -1, -1))
-        painter.setPen(scene.theme.color("muted"))
-        words = metrics.elidedText(part.title, Qt.TextElideMode.ElideMiddle, rect.width() - 12)
+        painter.setPen(scene.theme.color("muted") if given is None else scene.text_color(given))
+        words = metrics.elidedText(scene.cells.part_title(part), Qt.TextElideMode.ElideMiddle, rect.width() - 12)
         painter.drawText(rect.adjusted(6, 0, -6, 0), Qt.AlignmentFlag.AlignLeft | Qt.AlignmentFlag.AlignVCenter, words)
 
 

@@ -302,9 +302,21 @@ def test_a_copied_part_is_explained(seeing_view: BitsMapView) -> None:
     assert second.startswith("model.multi_modal_projector: projector, ")
 
 
-def test_a_copied_part_is_no_layer(qtbot: QtBot, seeing_view: BitsMapView, selection: Selection) -> None:
+def test_a_click_on_a_tower_selects_its_linear_layers(
+    qtbot: QtBot, seeing_view: BitsMapView, selection: Selection
+) -> None:
     qtbot.mouseClick(seeing_view.viewport(), LEFT, pos=copied_centre(seeing_view, 0))
-    assert selection.layers == frozenset()
+    names = [seeing(6).nameable[layer].name for layer in selection.layers]
+    assert names == ["model.vision_tower.encoder.layers.0.mlp.fc1"]
+
+
+def test_a_tower_with_bits_has_their_color_and_says_so(seeing_view: BitsMapView, theme: Theme) -> None:
+    tree = seeing(6)
+    plans = resolve_schemes(tree, BitsMap(LayerScheme(4, 64), towers=8))
+    seeing_view.show_layers(make_grid(tree), make_sheet(tree, plans, "auto_round", {}))
+    assert seeing_view.pixels is not None
+    row = seeing_view.pixels.copied_rect(0, seeing_view.offset, seeing_view.viewport().size())
+    assert picture(seeing_view).pixelColor(row.topLeft() + QPoint(2, 2)) == theme.bits_color(8)
 
 
 def test_the_cells_below_copied_parts_are_where_they_are_painted(
