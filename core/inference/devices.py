@@ -99,7 +99,10 @@ def choose_or_cpu(device: str) -> tuple[Device, str]:
 
 
 def physical_cores() -> int:
-    """Return the number of physical cores that this process may use: the best thread count for matrix products."""
+    """Return the number of physical cores that this process may use: the best thread count for matrix products.
+
+    The environment variable OMP_NUM_THREADS, which torch also reads, limits it.
+    """
     logical = psutil.cpu_count() or 1
     physical = psutil.cpu_count(logical=False) or logical
     if hasattr(os, "sched_getaffinity"):
@@ -107,6 +110,9 @@ def physical_cores() -> int:
     quota = _cgroup("cpu.max").split()
     if len(quota) == 2 and quota[0].isdigit() and quota[1].isdigit():
         physical = min(physical, math.ceil(int(quota[0]) / int(quota[1])))
+    limit = os.environ.get("OMP_NUM_THREADS", "")
+    if limit.isascii() and limit.isdecimal() and int(limit):
+        physical = min(physical, int(limit))
     return max(1, physical)
 
 

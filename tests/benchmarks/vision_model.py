@@ -10,9 +10,10 @@ about pictures of 32 x 32 pixels with two digits, and WORK/pairs, pictures with 
 training of larger models, the vision tower is trained first, here to classify the digits, and then the whole model, on
 questions about pictures and on the bundled calibration text. All of it is in float32: on CPUs without bfloat16
 products, a step with autocast takes over ten times as long. `measure` quantizes the model to several numbers of bits in
-groups of 64, by rounding, tuned with text alone, and with text and pairs, and prints the share of 1,000 unseen pictures
-of which both digits are right, with its standard error, by transformers in float32. With --chat, some pictures are
-asked one by one in the chat of Bitwright as well. Outputs that exist in WORK are not quantized again.
+groups of 64, by rounding, tuned with text alone, with text and pairs, and with the tower in fewer bits as well, and
+prints the share of 1,000 unseen pictures of which both digits are right, with its standard error, and the loss per
+digit, by transformers in float32. With --chat, some pictures are asked one by one in the chat of Bitwright as well.
+Outputs that exist in WORK are not quantized again.
 """
 
 from __future__ import annotations
@@ -62,6 +63,8 @@ METHODS: Final = {
     "rtn": ["--recipe", "rtn"],
     "text": ["--recipe", "light"],
     "text and pairs": ["--recipe", "light", "--pictures", "pairs"],
+    "text, tower 8 bits": ["--recipe", "light", "--tower-bits", "8"],
+    "text, tower 4 bits": ["--recipe", "light", "--tower-bits", "4"],
 }
 
 
@@ -225,11 +228,17 @@ def train(work: Path, tower_steps: int, steps: int, rate: float) -> None:
 
 
 @torch.inference_mode()
-def accuracy(model: Any, examples: Examples) -> float:
-    """Return the share of unseen pictures of which the model reads both digits."""
-    right = 0
+def accuracy(model: Any, examples: Examples) -> tuple[float, float]:
+    """Return the share of unseen pictures of which the model reads both digits, and its loss in nats per digit.
+
+    The loss is that of the right digits, each after the digits before it.
+    """
+    right, loss = 0, 0.0
     for first in range(0, UNSEEN, 50):
         pixels, digits = examples.pixels(range(first, first + 50))
+        given = examples.inputs(pixels, digits)
+        scores = model(**given, use_cache=False).logits[:, -5:-3]
+        loss += nn.functional.cross_entropy(scores.flatten(0, 1), given["input_ids"][:, -4:-2].flatten()).item() * 50
         inputs = examples.inputs(pixels)
         for _ in range(2):
             scores = model(**inputs, use_cache=False).logits[:, -1]
@@ -240,7 +249,7 @@ def accuracy(model: Any, examples: Examples) -> float:
         right += sum(
             one.strip() == "".join(map(str, answer)) for one, answer in zip(found, digits.tolist(), strict=True)
         )
-    return right / UNSEEN
+    return right / UNSEEN, loss / UNSEEN
 
 
 def asked(folder: Path, work: Path) -> float:
@@ -262,7 +271,7 @@ def outputs(work: Path, bits: list[int]) -> Iterator[tuple[str, Path]]:
     yield "16 bits", work / "digits"
     for number in bits:
         for method, options in METHODS.items():
-            output = work / f"w{number}-{method.replace(' ', '-')}"
+            output = work / f"w{number}-{method.replace(', ', '-').replace(' ', '-')}"
             if not output.exists():
                 given = [str(work / option) if option == "pairs" else option for option in options]
                 scheme = ["--bits", str(number), "--group-size", "64", "--seqlen", "256"]
@@ -286,8 +295,8 @@ def main() -> None:
         return
     examples = Examples(options.work / "digits")
     for name, folder in outputs(options.work, options.bits):
-        share = accuracy(load_model(str(folder), "cpu", "float32").model, examples)
-        row = {"model": name, "accuracy": share, "error": round((share * (1 - share) / UNSEEN) ** 0.5, 4)}
+        share, loss = accuracy(load_model(str(folder), "cpu", "float32").model, examples)
+        row = {"model": name, "accuracy": share, "error": round((share * (1 - share) / UNSEEN) ** 0.5, 4), "loss": loss}
         if options.chat:
             row["chat"] = asked(folder, options.work)
         print(json.dumps(row), flush=True)

@@ -147,6 +147,15 @@ def test_the_number_of_cores_is_at_most_the_machine_s() -> None:
     assert 1 <= physical_cores() <= (psutil.cpu_count() or 1)
 
 
+@pytest.mark.parametrize(("limit", "cores"), [("1", 1), ("1000", 64), ("", 64), ("0", 64), ("2,1", 64)])
+def test_the_environment_limits_the_number_of_cores(monkeypatch: pytest.MonkeyPatch, limit: str, cores: int) -> None:
+    monkeypatch.setattr(psutil, "cpu_count", lambda logical=True: 64)
+    monkeypatch.setattr("os.sched_getaffinity", lambda pid: set(range(64)), raising=False)
+    monkeypatch.setattr(devices, "_cgroup", lambda name: "")
+    monkeypatch.setenv("OMP_NUM_THREADS", limit)
+    assert physical_cores() == cores
+
+
 @pytest.mark.parametrize(
     ("quota", "cores"), [("100000 100000", 1), ("50000 100000", 1), ("max 100000", None), ("", None)]
 )
