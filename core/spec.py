@@ -188,9 +188,8 @@ def from_options(
 
     Args:
         recipe: name of a recipe, path of a recipe file, or a recipe.
-        bits, group_size, sym: replace those of the default scheme of the bits map (4, 128, True) if not None.
+        bits, group_size, sym, tower_bits: replace values of the bits map (defaults: 4, 128, True, 16) if not None.
         bits_map: a bits map, or the path of a JSON file.
-        tower_bits: replaces `towers` of the bits map if not None.
         formats: names of the output formats; None for `auto_round`, or for `gguf` with `like`.
         tuning: keys of `Recipe` that replace those of the recipe if not None: iters, lr, minmax_lr, samples, seqlen,
             batch_size, accumulate, learn_integers, end_to_end.
@@ -203,12 +202,11 @@ def from_options(
     if isinstance(bits_map, str | os.PathLike):
         layers = bitsmap.load(Path(bits_map))
     default = replace(layers.default, **Rule("given", bits, group_size, sym).overrides())
-    towers = layers.towers if tower_bits is None else tower_bits
     return JobSpec(
         model=absolute(model),
         output=str(expanded(output).absolute()) if os.fspath(output) else "",
         recipe=_tuned_recipe(recipe, tuning),
-        bits_map=replace(layers, default=default, towers=towers),
+        bits_map=replace(layers, default=default, towers=layers.towers if tower_bits is None else tower_bits),
         calibration=absolute(calibration),
         formats=(("gguf",) if like else ("auto_round",)) if formats is None else tuple(formats),
         device=device,

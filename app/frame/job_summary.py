@@ -87,11 +87,12 @@ def facts_of(draft: Draft) -> Facts:
 
 
 def _copied(tree: ModelTree) -> str:
-    """Return a line about the parts of a multimodal model that are copied; "" for other models."""
+    """Return a line about the parts of a multimodal model besides its language model; "" for other models."""
     if not tree.towers:
         return ""
     parts = ", ".join(dict.fromkeys(TITLES[tower.kind] for tower in tree.towers))
-    return f"\nNot quantized: {parts}, {human(sum(tower.nbytes for tower in tree.towers))}. GGUF files leave them out."
+    size = human(sum(tower.nbytes for tower in tree.towers))
+    return f"\nBesides the language model: {parts}, {size} before quantization. GGUF files leave them out."
 
 
 def facts_of_run(record: RunRecord, machine: Machine) -> Facts:

@@ -15,7 +15,7 @@ from core.estimation.costs import BUSY, Range
 from core.events import Done, Event, Result
 from core.model.fused_experts import EXPERT
 from core.model.towers import TITLES, inputs_of
-from core.model.tree import LayerPlan, Linear, ModelTree
+from core.model.tree import TOWER, LayerPlan, Linear, ModelTree
 from core.report.loading_snippets import folder_to_open
 from core.wording import count, duration, figure, human
 
@@ -66,7 +66,9 @@ def inspect(terminal: Terminal, model: str, options: dict[str, Any]) -> None:
         mixtures = sum(map(bool, tree.experts))
         terminal.line(f"{max(tree.experts)} experts in {mixtures} of {tree.blocks} blocks{chosen}")
     if tree.towers:
-        terminal.line(f"reads {', '.join(inputs_of(tree.towers))}; these parts are copied unchanged:")
+        some = any(plan.linear.block == TOWER and plan.scheme.quantized for plan in found.plans)
+        copied = "copied, except for the layers listed below" if some else "copied unchanged"
+        terminal.line(f"reads {', '.join(inputs_of(tree.towers))}; these parts are {copied}:")
         parts = [(tower.prefix, TITLES[tower.kind], human(tower.nbytes), tower.dtype) for tower in tree.towers]
         terminal.table(("part", "kind", "size", "dtype"), parts)
     if tree.refusal:
@@ -81,7 +83,8 @@ def inspect(terminal: Terminal, model: str, options: dict[str, Any]) -> None:
             terminal.line(f"note: {found.unchecked}")
     terminal.line()
     plans = {plan.linear.name: plan for plan in found.plans}
-    rows = _rows(tree, tuple(plan.linear for plan in found.plans) or tree.linears, plans)
+    listed = (plan.linear for plan in found.plans if plan.linear.block != TOWER or plan.scheme.quantized)
+    rows = _rows(tree, tuple(listed) or tree.linears, plans)
     titles = ("blocks", "layer", "out x in", "dtype", "quantized to", "reason", "slice of")
     columns = len(titles) if any(row[-1] for row in rows) else len(titles) - 1
     terminal.table(titles[:columns], [row[:columns] for row in rows])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -13,6 +14,8 @@ from core.formats.engines import rejections
 from core.formats.names import folder_name
 from core.formats.stored import layer_labels
 from core.inference.figures import Perplexity
+from core.model.towers import Tower, tower_of
+from core.model.tree import TOWER
 from core.quant.block_tuning import TuningResult
 from core.quant.output import Output
 from core.quant.prepare import PreparedRun, settings_of
@@ -95,7 +98,7 @@ def make_report(
         "source_note": ready.source.note,
         "architecture": ready.tree.architecture,
         "parameters": ready.tree.parameters,
-        "towers": [asdict(tower) for tower in ready.tree.towers],
+        "towers": [{**asdict(tower), "bits": _tower_bits(ready, tower)} for tower in ready.tree.towers],
         "settings": settings_of(spec, ready.resolved),
         "seed": spec.seed,
         "bits_map": spec.bits_map.to_json(),
@@ -126,12 +129,20 @@ def make_report(
 
 
 def layer_counts(ready: PreparedRun) -> dict[str, int]:
-    """Return the number of linear layers for each number of bits."""
+    """Return the number of linear layers for each number of bits, without those of towers that are copied."""
     counts: dict[str, int] = {}
     for item in ready.plans:
+        if item.linear.block == TOWER and not item.scheme.quantized:
+            continue
         key = str(item.scheme.bits)
         counts[key] = counts.get(key, 0) + 1
     return counts
+
+
+def _tower_bits(ready: PreparedRun, tower: Tower) -> dict[str, int]:
+    """Return the number of the quantized linear layers of a tower for each number of bits."""
+    quantized = (item for item in ready.quantized(TOWER) if tower_of([tower], item.linear.name) is not None)
+    return dict(Counter(str(item.scheme.bits) for item in quantized))
 
 
 def _bytes(output: Output, name: str) -> int:

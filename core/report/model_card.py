@@ -203,12 +203,15 @@ def _reads_pictures(report: Mapping[str, Any], format_name: str) -> bool:
 
 
 def _towers(report: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """Return a row for each part of a multimodal model that was copied."""
-    found = [_mapping(item) for item in report.get("towers") or []]
-    return [
-        (f"`{_plain(str(item['prefix']))}`", f"{TITLES[item['kind']]}, {human(item['nbytes'])}, as in the original")
-        for item in found
-    ]
+    """Return a row for each part of a multimodal model besides its language model."""
+    rows = []
+    for item in (_mapping(item) for item in report.get("towers") or []):
+        bits = sorted(_mapping(item.get("bits")))
+        kept = (
+            f"linear layers in {' and '.join(bits)} bits, the rest as in the original" if bits else "as in the original"
+        )
+        rows.append((f"`{_plain(str(item['prefix']))}`", f"{TITLES[item['kind']]}, {human(item['nbytes'])}, {kept}"))
+    return rows
 
 
 def _remarks(report: Mapping[str, Any], format_name: str) -> list[str]:

@@ -157,13 +157,18 @@ def fallbacks_of(report: Mapping[str, Any]) -> list[str]:
 
 
 def _copied(report: Mapping[str, Any], format_name: str) -> list[str]:
-    """Return a sentence about the parts of a multimodal model that were copied; none for GGUF, which has none."""
+    """Return sentences about the parts of a multimodal model besides its language model; none for GGUF."""
     towers = report.get("towers")
-    found = []
-    for item in map(_mapping, towers if isinstance(towers, list) else ()):
+    copied, rounded = [], []
+    for item in map(_mapping, towers if isinstance(towers, list) and not is_gguf(format_name) else ()):
         title = next((title for kind, title in TITLES.items() if kind == item.get("kind")), TITLES["other"])
-        found.append(f"{title} ({item.get('prefix', '')}, {human(_integer(item.get('nbytes')))})")
-    return [f"Copied unchanged: {', '.join(found)}."] if found and not is_gguf(format_name) else []
+        place = f"{title} ({item.get('prefix', '')}, {human(_integer(item.get('nbytes')))})"
+        counts = [f"{_integer(count)} layers in {bits} bits" for bits, count in _mapping(item.get("bits")).items()]
+        if counts:
+            rounded.append(f"Rounded without calibration: {', '.join(counts)} of the {place}.")
+        else:
+            copied.append(place)
+    return [*rounded, *([f"Copied unchanged: {', '.join(copied)}."] if copied else [])]
 
 
 def _checked(verified: Mapping[str, Any]) -> str:

@@ -173,4 +173,4 @@ def test_the_status_line_says_what_a_run_does(record: RunRecord | None, active: 
 
 def test_the_size_tells_what_is_not_quantized(draft: Draft, opened: OpenedModel) -> None:
     draft.choose(model=replace(opened, tree=seeing(2)))
-    assert "Not quantized: vision tower, projector, 10.8 MB." in facts_of(draft).size.more
+    assert "Besides the language model: vision tower, projector, 10.8 MB before" in facts_of(draft).size.more
