@@ -102,7 +102,7 @@ def check_output(output: Path) -> None:
 def check_towers(spec: JobSpec, tree: ModelTree) -> None:
     """Raise BadInput if a job has bits for towers, and the model has no tower with linear layers."""
     if spec.bits_map.towers != UNTOUCHED and not tree.of_block(TOWER):
-        raise BadInput("This model has no tower with linear layers.", "Omit --tower-bits.")
+        raise BadInput("This model has no tower with linear layers.", "Omit --tower-bits, or `towers` in the bits map.")
 
 
 def check_room(spec: JobSpec, tree: ModelTree) -> None:

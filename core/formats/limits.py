@@ -48,12 +48,9 @@ def limits(name: str, tree: ModelTree, plans: Iterable[LayerPlan]) -> list[Limit
     """Return all reasons why the packed format `name` cannot store a plan; [] if it can."""
     plans = grouped(tree, plans)
     reasons = [_of_case(name, case) for case in plans.cases]
-    found = _collect(plans, reasons) if any(reasons) else []
+    found = _in_towers(name, plans)
+    found += _collect(plans, reasons) if any(reasons) else []
     found += _without_weight(tree, plans)
-    in_towers = tuple(linear.name for linear in _outside(plans, TOWER))
-    if in_towers and name not in AUTO_ROUND:
-        hint = "Choose auto_round, or leave the towers in 16 bits."
-        found.append(Limit(f"Readers of {name} do not find quantized layers in towers", hint, in_towers))
     if name in AWQ:
         found += _of_awq(name, plans)
     return found
@@ -103,6 +100,13 @@ def _outside(plans: Plans, block: int) -> list[Linear]:
         if plan.scheme.quantized and plan.linear.block == block:
             found.append(plan.linear)
     return found[::-1]
+
+
+def _in_towers(name: str, plans: Plans) -> list[Limit]:
+    """Return a limit for quantized layers of towers in formats other than AutoRound's."""
+    layers = tuple(linear.name for linear in _outside(plans, TOWER)) if name not in AUTO_ROUND else ()
+    hint = "Choose auto_round, or leave the towers in 16 bits."
+    return [Limit(f"Readers of {name} do not find quantized layers in towers", hint, layers)] if layers else []
 
 
 def _without_weight(tree: ModelTree, plans: Plans) -> list[Limit]:

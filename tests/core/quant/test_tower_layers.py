@@ -102,10 +102,10 @@ def test_auto_round_reads_the_tower(source: Path, eight: Path) -> None:
     assert difference(picture_logits(theirs, inputs), picture_logits(plain, inputs)) < 0.02
 
 
-@pytest.mark.parametrize("name", ["auto_gptq", "auto_awq"])
-def test_formats_whose_readers_do_not_look_in_towers_refuse(source: Path, tmp_path: Path, name: str) -> None:
+@pytest.mark.parametrize(("name", "bits"), [("auto_gptq", 4), ("auto_awq", 8)])
+def test_formats_whose_readers_do_not_look_in_towers_refuse(source: Path, tmp_path: Path, name: str, bits: int) -> None:
     with pytest.raises(BadInput, match=rf"Readers of {name} do not find quantized layers in towers: model\.visual"):
-        run(api.quantize(source, tmp_path / "out", bits=4, tower_bits=4, formats=(name,), **QUICK))
+        run(api.quantize(source, tmp_path / "out", bits=4, tower_bits=bits, formats=(name,), **QUICK))
     assert not (tmp_path / "out").exists()
 
 
