@@ -119,6 +119,14 @@ def name_towers(tree: ModelTree, bits_map: BitsMap) -> BitsMap:
     return with_layers(copied, others, bits=bits_map.towers, exact_only=others)
 
 
+def with_towers_of(tree: ModelTree, bits_map: BitsMap, before: BitsMap) -> BitsMap:
+    """Return `bits_map` with the bits of the layers of towers in `before`."""
+    towers = {linear.name for linear in tree.of_block(TOWER)}
+    others = [rule for rule in bits_map.layers if rule.match not in towers]
+    named = [rule for rule in before.layers if rule.match in towers]
+    return replace(bits_map, layers=(*others, *named), towers=before.towers)
+
+
 def _without_idle(tree: ModelTree, bits_map: BitsMap) -> BitsMap:
     known = {linear.name for linear in tree.nameable}
     kept = [rule for rule in bits_map.layers if rule.match in known]

@@ -44,7 +44,7 @@ from core.formats.stored import FormatWriter, StoredLayer, digest, layer_labels
 from core.hub.source import ModelSource
 from core.model.folder import only_gguf
 from core.model.parts import parts_of
-from core.model.tree import Linear
+from core.model.tree import TOWER, Linear
 from core.model.weights import TensorStore, read_linear
 from core.report.model_card import CARD, conversion_card
 from core.report.verdict import VERSION
@@ -161,7 +161,7 @@ def survey(model: str, emit: Emit, should_stop: ShouldStop) -> ConversionSurvey:
         path=str(source.place),
         kind=kind_of(subject.checkpoint),
         layers=dict(_labels(subject)),
-        linears=len(subject.tree.linears),
+        linears=sum(linear.block != TOWER for linear in subject.tree.linears),
         nbytes=_stored_bytes(source),
         unpacked=is_unpacked(subject.checkpoint),
     )

@@ -362,9 +362,10 @@ def disagreement(module: nn.Module, layer: StoredLayer, bias: Tensor | None, dev
 
 
 def plain_linears(checkpoint: Checkpoint, tree: ModelTree) -> int:
-    """Return the number of linears that are not quantized, the output head included."""
+    """Return the number of linears of the language model that are not quantized, the output head included."""
     schemes: Mapping[str, Any] = checkpoint.schemes
-    return sum(linear.name not in schemes for linear in tree.linears) + int(tree.tied)
+    of_text = (linear for linear in tree.linears if linear.block != TOWER)
+    return sum(linear.name not in schemes for linear in of_text) + int(tree.tied)
 
 
 class LoadProgress:

@@ -33,7 +33,7 @@ from core.model.slices import ParameterSlice, RowNumbers, joined, whole
 from core.model.sources import ParameterSource, by_parameter, find_sources
 from core.model.tokenizer import readable
 from core.model.towers import is_aside, is_multimodal, text_config, text_root
-from core.model.tree import Linear, ModelTree
+from core.model.tree import TOWER, Linear, ModelTree
 from core.model.weights import TensorStore
 
 _MAX_NUMBER: Final = 1 << 31
@@ -316,6 +316,8 @@ class Skeleton:
                     "This architecture is not supported yet.",
                 )
         for linear in tree.linears:
+            if linear.block == TOWER:
+                continue  # copied, unless the bits map names it
             target = self.parameter_name(linear)
             if self.sources[target].converter is None:
                 self._check_layout(linear, target)

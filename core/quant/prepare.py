@@ -40,7 +40,7 @@ from core.model.plans import nothing_quantized
 from core.model.skeleton import Skeleton, build_skeleton
 from core.model.tokenizer import load_tokenizer
 from core.model.towers import inputs_of
-from core.model.tree import LayerPlan, ModelTree
+from core.model.tree import TOWER, LayerPlan, Linear, ModelTree
 from core.quant.device_kernels import GPUS, missing
 from core.quant.scale_range import within_float16
 from core.spec import JobSpec
@@ -252,14 +252,25 @@ def _check_kinds(tree: ModelTree, plans: Sequence[LayerPlan], skeleton: Skeleton
             continue
         if ".experts." in item.linear.name:
             continue  # readers have modules of their own for experts
-        owner = skeleton.parameter_name(item.linear).rpartition(".")[0]
-        kind = type(skeleton.model.get_submodule(owner))
+        kind = _module_kind(item.linear, skeleton)
         if kind not in (nn.Linear, Conv1D):
             raise UnsupportedModel(
                 f"{item.linear.name} is a {kind.__name__} in transformers, which other programs do not replace by a "
                 "quantized linear layer.",
                 "Leave such layers in 16 bits, or use another model.",
             )
+
+
+def _module_kind(linear: Linear, skeleton: Skeleton) -> type[nn.Module]:
+    """Return the class of the module that has the weight of a layer.
+
+    Raises:
+        UnsupportedModel: transformers joins or divides the weight, in a tower.
+    """
+    if linear.block == TOWER and len(skeleton.slices(linear)) != 1:
+        raise UnsupportedModel(f"transformers divides {linear.name} when it loads it.", "Leave the tower in 16 bits.")
+    owner = skeleton.parameter_name(linear).rpartition(".")[0]
+    return type(skeleton.model.get_submodule(owner))
 
 
 def resolve(spec: JobSpec, tree: ModelTree, plans: Sequence[LayerPlan]) -> tuple[ResolvedSettings, int]:

@@ -193,3 +193,11 @@ def test_bits_of_towers_become_names_with_the_same_plans() -> None:
 
 def test_a_shorter_map_keeps_the_bits_of_towers() -> None:
     assert map_rules.compact(seeing(2), BitsMap(BASE, (A, A), towers=4)).towers == 4
+
+
+def test_another_map_takes_the_towers_of_the_one_before() -> None:
+    tree = seeing(2)
+    tower = tree.linears[-1].name
+    before = BitsMap(BASE, layers=(Rule(tower, bits=4), Rule("lm_head", bits=8)), towers=8)
+    found = map_rules.with_towers_of(tree, BitsMap(BASE, (A,), (Rule(tower, bits=8),)), before)
+    assert (found.towers, list(found.layers), found.rules) == (8, [Rule(tower, bits=4)], (A,))

@@ -18,6 +18,7 @@ from app.pages.layers.budget.steps import BudgetSteps, curve_steps, even_steps, 
 from app.pages.layers.rules.selection_pattern import pattern_of
 from app.pages.layers.selection import Selection
 from app.shared.calls.background import Background
+from core.allocation.map_rules import with_towers_of
 from core.allocation.request import AllocationRequest, Budget
 from core.bitsmap import BitsMap, Rule
 from core.errors import BitwrightError
@@ -306,7 +307,10 @@ class BudgetControl(QObject):
 
     def _take_map(self, found: tuple[BitsMap, str, str]) -> None:
         bits_map, text, said = found
-        self._context.draft.edit_map(bits_map, text)
+        draft = self._context.draft
+        if self._tree is not None:
+            bits_map = with_towers_of(self._tree, bits_map, draft.choices.bits_map)
+        draft.edit_map(bits_map, text)
         self._panel.show_result(said, "")
         self._context.show_message(said)
 
