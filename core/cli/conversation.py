@@ -126,8 +126,9 @@ class AnswerPrinter:
 
 def figures_line(values: Mapping[str, Any]) -> str:
     """Return the statistics of an answer in one line."""
+    speed = f", {values['tokens_per_second']:.1f} tokens/s" if values["tokens_per_second"] else ""
     parts = [
-        f"{values['tokens']} tokens, {values['tokens_per_second']:.1f} tokens/s",
+        f"{values['tokens']} {'token' if values['tokens'] == 1 else 'tokens'}{speed}",
         f"first token after {values['first_token_seconds']:.2g} s",
         f"prompt {values['prompt_tokens']} tokens, {values['cached_tokens']} cached",
         f"seed {values['seed']}",

@@ -236,6 +236,14 @@ def test_the_statistics_include_dropped_messages_and_notes() -> None:
     assert figures_line(values).endswith("were left out; the format has no system prompt]")
 
 
+def test_the_speed_of_a_single_token_is_not_known() -> None:
+    values = {
+        "tokens": 1, "tokens_per_second": 0.0, "first_token_seconds": 0.123, "prompt_tokens": 40, "cached_tokens": 30,
+        "seed": 1, "dropped_messages": 0, "ended_by": "end",
+    }  # fmt: skip
+    assert figures_line(values) == "[1 token; first token after 0.12 s; prompt 40 tokens, 30 cached; seed 1]"
+
+
 @pytest.fixture(scope="module")
 def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model without a chat template."""

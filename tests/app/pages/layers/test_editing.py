@@ -11,13 +11,13 @@ from pytestqt.qtbot import QtBot
 
 from app.pages.layers.page import LayersPage
 from core.bitsmap import BitsMap, Rule
-from core.model.tree import build_tree
+from core.model.tree import TOWER, build_tree
 from core.schemes import LayerScheme
 from core.spec import JobSpec
 from core.wording import human
 from tests.app.find import find
 from tests.app.pages.layers.parts import label, model, schemes, select_kind
-from tests.core.paper_model import llama
+from tests.core.paper_model import llama, seeing
 
 CTRL = Qt.KeyboardModifier.ControlModifier
 
@@ -64,6 +64,30 @@ def test_no_model_any_more(page: LayersPage) -> None:
 
 
 # --- Setting ------------------------------------------------------------------------------------------------
+
+
+def tower_bits(page: LayersPage) -> list[int]:
+    return [plan.scheme.bits for plan in page.context.draft.plans if plan.linear.block == TOWER]
+
+
+def test_the_layers_of_towers_can_have_8_bits_but_not_3(empty: LayersPage) -> None:
+    tree, draft = seeing(2), empty.context.draft
+    draft.choose(model=model(tree), bits_map=BitsMap(LayerScheme(4, 64)))
+    empty.selection.select(place for place, linear in enumerate(tree.linears) if linear.block == TOWER)
+    empty.set_keys(bits=3)
+    assert (tower_bits(empty), draft.undo_stack.count()) == ([16, 16], 0)
+    empty.set_keys(bits=8)
+    assert tower_bits(empty) == [8, 8]
+    draft.undo_stack.undo()
+    assert tower_bits(empty) == [16, 16]
+
+
+def test_one_layer_of_towers_with_bits_can_be_copied(empty: LayersPage) -> None:
+    tree, draft = seeing(2), empty.context.draft
+    draft.choose(model=model(tree), bits_map=BitsMap(LayerScheme(4, 64), towers=8))
+    empty.selection.select([len(tree.linears) - 1])
+    empty.set_keys(bits=16)
+    assert tower_bits(empty) == [8, 16]
 
 
 @pytest.mark.parametrize(
